@@ -1,0 +1,460 @@
+// Package config reads gate.yaml: what one gate is, how it is wired, and whom
+// it talks to. It is strict (see device/options) and checks everything that
+// can be known without opening a device; drivers check their own options when
+// cmd/internal/app builds them.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"gatehouse/device"
+	"gatehouse/device/options"
+	"gatehouse/edge"
+)
+
+// Gate is the whole of gate.yaml.
+type Gate struct {
+	Community string     `yaml:"community"` // name of the community server's realm, part of every log's origin
+	Site      string     `yaml:"site"`
+	Gate      string     `yaml:"gate"` // unique in its site
+	Name      string     `yaml:"name"` // for people; the gate's id when empty
+	Level     edge.Level `yaml:"level"`
+	Area      string     `yaml:"area"`
+	Timezone  string     `yaml:"timezone"` // IANA name
+	Language  string     `yaml:"language"` // of the site: BCP 47
+	State     string     `yaml:"state"`    // folder of the databases and keys
+	Policy    string     `yaml:"policy"`   // file in force until the server sends one
+	Superior  []string   `yaml:"superior"` // policies above it, the highest first
+	Keys      Keys       `yaml:"keys"`
+
+	Sync    Sync    `yaml:"sync"`
+	Console Console `yaml:"console"`
+
+	Journal   Journal                 `yaml:"journal"`
+	Buses     map[string]options.Node `yaml:"buses"`
+	Defaults  Lane                    `yaml:"defaults"`
+	Passages  []Passage               `yaml:"passages"`
+	LaneNodes []options.Node          `yaml:"lanes"`
+
+	Lanes []Lane `yaml:"-"`
+
+	Location *time.Location `yaml:"-"`
+	file     string
+}
+
+// Keys names the files of the site's secrets.
+type Keys struct {
+	Site string `yaml:"site"` // the site key for stored credentials; made on first start when absent and no server is configured
+}
+
+// Sync is the way to the community server. An empty URL is a gate on its own.
+type Sync struct {
+	URL      string        `yaml:"url"` // mqtt://host:1883, mqtts://host:8883
+	Username string        `yaml:"username"`
+	Password string        `yaml:"password_file"` // path of a file, never the password
+	CA       string        `yaml:"ca"`
+	Cert     string        `yaml:"cert"`
+	Key      string        `yaml:"key"`
+	Trust    string        `yaml:"trust"` // file with the server's public keys
+	Batch    int           `yaml:"batch"` // entries in a batch
+	Bytes    int           `yaml:"batch_bytes"`
+	Age      time.Duration `yaml:"batch_age"` // a batch is not held back longer
+	Window   int           `yaml:"window"`    // batches in flight
+	Resend   time.Duration `yaml:"resend_after"`
+	Keep     time.Duration `yaml:"keepalive"`
+}
+
+// Console is the guard's web face.
+type Console struct {
+	Listen string `yaml:"listen"` // host:port; empty = no console
+	Cert   string `yaml:"cert"`   // own certificate; made on first start when empty
+	Key    string `yaml:"key"`
+}
+
+// Journal says how long things are kept and how long a commit may take.
+type Journal struct {
+	Retention time.Duration `yaml:"retention"`       // of acknowledged entries' content
+	Deadline  time.Duration `yaml:"commit_deadline"` // after it the lane takes the safe side
+}
+
+// Passage is an opening with its barrier.
+type Passage struct {
+	Name     string        `yaml:"name"`
+	Barrier  options.Node  `yaml:"barrier"` // "none" or a driver
+	Beam     options.Node  `yaml:"beam"`
+	Door     options.Node  `yaml:"door"`
+	Fire     options.Node  `yaml:"fire"`
+	Tamper   options.Node  `yaml:"tamper"`
+	Exit     options.Node  `yaml:"exit_button"`
+	Position options.Node  `yaml:"position"` // a boom's position contact
+	OpenFor  time.Duration `yaml:"open_for"` // how long an admitted person has to pass
+	HeldOpen time.Duration `yaml:"held_open_after"`
+	node     options.Node
+}
+
+// Lane is one way through a passage.
+type Lane struct {
+	Name        string                  `yaml:"name"`
+	Label       string                  `yaml:"label"` // for people
+	Passage     string                  `yaml:"passage"`
+	Direction   device.Direction        `yaml:"direction"`
+	Area        string                  `yaml:"area"` // the gate's when empty
+	Scanner     options.Node            `yaml:"scanner"`
+	Scanners    []options.Node          `yaml:"scanners"`
+	Thermometer options.Node            `yaml:"thermometer"` // a driver, "typed" or "none"
+	Indicator   options.Node            `yaml:"indicator"`
+	Call        options.Node            `yaml:"call_button"`
+	Order       string                  `yaml:"order"` // card_first, temperature_first, either
+	Present     time.Duration           `yaml:"presentation_timeout"`
+	Measure     time.Duration           `yaml:"measure_timeout"`
+	Refer       time.Duration           `yaml:"refer_timeout"`
+	Parked      time.Duration           `yaml:"parked_timeout"`
+	Held        time.Duration           `yaml:"held_card"` // reads of the same card within it are one
+	Remeasures  int                     `yaml:"remeasures"`
+	Queue       int                     `yaml:"queue"`
+	OnTimeout   map[string]edge.Outcome `yaml:"refer_timeout_outcome"` // by category; "" is not a key, "default" is
+	node        options.Node
+}
+
+// Default returns what holds where gate.yaml is silent.
+func Default() Gate {
+	return Gate{
+		Level: edge.LevelEstate, Timezone: "Asia/Shanghai", Language: "zh-Hans", State: "/var/lib/gatehouse",
+		Sync:    Sync{Batch: 500, Bytes: 200 << 10, Age: 500 * time.Millisecond, Window: 4, Resend: 30 * time.Second, Keep: 30 * time.Second},
+		Console: Console{Listen: "127.0.0.1:8443"},
+		Journal: Journal{Retention: 14 * 24 * time.Hour, Deadline: 2 * time.Second},
+		Defaults: Lane{Order: "card_first", Present: 30 * time.Second, Measure: 8 * time.Second, Refer: 2 * time.Minute, Parked: 30 * time.Minute,
+			Held: 3 * time.Second, Remeasures: 2, Queue: 8, OnTimeout: map[string]edge.Outcome{"default": edge.Deny, "resident": edge.Refer}},
+	}
+}
+
+// Load reads and checks a file. All that is wrong comes in one error.
+func Load(path string) (*Gate, error) {
+	src, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the configuration: %w", err)
+	}
+	return Parse(path, src)
+}
+
+var id = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
+
+// Parse reads and checks the text of a gate.yaml. Relative paths in it are
+// taken from the file's folder.
+func Parse(path string, src []byte) (*Gate, error) {
+	root, err := options.Parse(path, src)
+	if err != nil {
+		return nil, err
+	}
+	g := Default()
+	g.file = path
+	errs := []error{root.Decode(&g)}
+	bad := func(n options.Node, format string, args ...any) { errs = append(errs, n.Errorf(format, args...)) }
+
+	for _, c := range []struct{ key, val string }{{"community", g.Community}, {"site", g.Site}, {"gate", g.Gate}} {
+		switch {
+		case c.val == "":
+			bad(root.At(c.key), "must be given")
+		case !id.MatchString(c.val):
+			bad(root.At(c.key), "%q must be of a-z, 0-9, dot, dash and underscore, at most 63 (it becomes part of topics and of the log's name)", c.val)
+		}
+	}
+	if g.Name == "" {
+		g.Name = g.Gate
+	}
+	if loc, err := time.LoadLocation(g.Timezone); err != nil || g.Timezone == "" {
+		bad(root.At("timezone"), "%q is not a time zone's name (want one like Asia/Shanghai)", g.Timezone)
+	} else {
+		g.Location = loc
+	}
+	oneOf(&errs, root.At("level"), string(g.Level), string(edge.LevelEstate), string(edge.LevelBuilding), string(edge.LevelHousehold))
+	if g.Policy == "" {
+		bad(root.At("policy"), "must be given: the file with the rules in force until the server sends some")
+	}
+	g.Policy = g.abs(g.Policy)
+	for i := range g.Superior {
+		g.Superior[i] = g.abs(g.Superior[i])
+	}
+	for _, p := range []*string{&g.State, &g.Keys.Site, &g.Sync.Password, &g.Sync.CA, &g.Sync.Cert, &g.Sync.Key, &g.Sync.Trust, &g.Console.Cert, &g.Console.Key} {
+		*p = g.abs(*p)
+	}
+	g.checkSync(root.At("sync"), &errs)
+	if g.Console.Listen != "" {
+		if _, _, err := net.SplitHostPort(g.Console.Listen); err != nil {
+			bad(root.At("console").At("listen"), "%q is not host:port", g.Console.Listen)
+		}
+	}
+	positive(&errs, root.At("journal").At("retention"), g.Journal.Retention, 28*24*time.Hour)
+	positive(&errs, root.At("journal").At("commit_deadline"), g.Journal.Deadline, time.Minute)
+
+	passages := map[string]bool{}
+	for i, n := range root.At("passages").Items() {
+		p := &g.Passages[i]
+		p.node = n
+		if p.OpenFor == 0 {
+			p.OpenFor = 8 * time.Second
+		}
+		if p.HeldOpen == 0 {
+			p.HeldOpen = 20 * time.Second
+		}
+		name(&errs, n, p.Name, passages, "passage")
+		positive(&errs, n.At("open_for"), p.OpenFor, 10*time.Minute)
+		positive(&errs, n.At("held_open_after"), p.HeldOpen, time.Hour)
+		if p.Barrier.IsZero() {
+			bad(n.At("barrier"), "must be given: a driver, or none for a post without a barrier")
+		}
+		for key, d := range p.devices() {
+			checkDevice(&errs, n.At(key), d, key == "barrier", "none")
+		}
+	}
+	lanes := map[string]bool{}
+	used := map[string]int{}
+	for _, n := range g.LaneNodes {
+		l := g.Defaults
+		l.Scanners = nil
+		l.OnTimeout = cloneMap(g.Defaults.OnTimeout)
+		if err := n.Decode(&l); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		for k, v := range g.Defaults.OnTimeout {
+			if _, ok := l.OnTimeout[k]; !ok {
+				l.OnTimeout[k] = v
+			}
+		}
+		l.node = n
+		name(&errs, n, l.Name, lanes, "lane")
+		if l.Label == "" {
+			l.Label = l.Name
+		}
+		if l.Area == "" {
+			l.Area = g.Area
+		}
+		switch {
+		case l.Passage == "":
+			bad(n.At("passage"), "must be given")
+		case !passages[l.Passage]:
+			bad(n.At("passage"), "no passage is called %q%s", l.Passage, options.Hint(l.Passage, keys(passages)))
+		default:
+			if used[l.Passage]++; used[l.Passage] == 3 {
+				bad(n.At("passage"), "passage %q has two lanes already", l.Passage)
+			}
+		}
+		oneOf(&errs, n.At("direction"), string(l.Direction), string(device.In), string(device.Out))
+		oneOf(&errs, n.At("order"), l.Order, "card_first", "temperature_first", "either")
+		if !l.Scanner.IsZero() {
+			if len(l.Scanners) > 0 {
+				bad(n.At("scanners"), "give scanner or scanners, not both")
+			}
+			l.Scanners = []options.Node{l.Scanner}
+		}
+		if len(l.Scanners) == 0 {
+			bad(n.At("scanner"), "must be given: a driver, or console for a post where the guard finds the pass on the tablet, or none")
+		}
+		for _, s := range l.Scanners {
+			checkDevice(&errs, s, s, true, "console", "none")
+		}
+		if l.Thermometer.IsZero() {
+			bad(n.At("thermometer"), "must be given: a driver, or typed for a guard with an instrument of their own, or none")
+		} else {
+			checkDevice(&errs, n.At("thermometer"), l.Thermometer, true, "typed", "none")
+		}
+		if !l.Indicator.IsZero() {
+			checkDevice(&errs, n.At("indicator"), l.Indicator, true, "none")
+		}
+		if !l.Call.IsZero() {
+			checkDevice(&errs, n.At("call_button"), l.Call, false)
+		}
+		positive(&errs, n.At("presentation_timeout"), l.Present, 10*time.Minute)
+		positive(&errs, n.At("measure_timeout"), l.Measure, time.Minute)
+		positive(&errs, n.At("refer_timeout"), l.Refer, time.Hour)
+		positive(&errs, n.At("parked_timeout"), l.Parked, 24*time.Hour)
+		positive(&errs, n.At("held_card"), l.Held, time.Minute)
+		if l.Remeasures < 0 || l.Remeasures > 10 {
+			bad(n.At("remeasures"), "%d is not between 0 and 10", l.Remeasures)
+		}
+		if l.Queue < 1 || l.Queue > 100 {
+			bad(n.At("queue"), "%d is not between 1 and 100", l.Queue)
+		}
+		for cat, o := range l.OnTimeout {
+			at := n.At("refer_timeout_outcome").At(cat)
+			oneOf(&errs, at, string(o), string(edge.Admit), string(edge.Refer), string(edge.Deny))
+			if cat == "resident" && o == edge.Deny && l.Direction == device.In {
+				bad(at, "a resident's own home never times out to deny; give refer or admit")
+			}
+		}
+		g.Lanes = append(g.Lanes, l)
+	}
+	if len(g.LaneNodes) == 0 {
+		bad(root.At("lanes"), "must be given: a gate has at least one lane")
+	}
+	g.checkExclusive(&errs)
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return &g, nil
+}
+
+func (p *Passage) devices() map[string]options.Node {
+	m := map[string]options.Node{"barrier": p.Barrier}
+	for k, n := range map[string]options.Node{"beam": p.Beam, "door": p.Door, "fire": p.Fire, "tamper": p.Tamper, "exit_button": p.Exit, "position": p.Position} {
+		if !n.IsZero() {
+			m[k] = n
+		}
+	}
+	return m
+}
+
+func (g *Gate) checkSync(n options.Node, errs *[]error) {
+	s := &g.Sync
+	if s.URL == "" {
+		return
+	}
+	u, err := url.Parse(s.URL)
+	if err != nil || u.Host == "" {
+		*errs = append(*errs, n.At("url").Errorf("%q is not a URL like mqtts://server:8883", s.URL))
+		return
+	}
+	oneOf(errs, n.At("url"), u.Scheme, "mqtt", "mqtts", "ws", "wss")
+	if u.User != nil {
+		*errs = append(*errs, n.At("url").Errorf("no user name or password here: use username and password_file"))
+	}
+	if (s.Cert == "") != (s.Key == "") {
+		*errs = append(*errs, n.At("cert").Errorf("cert and key belong together"))
+	}
+	if s.Trust == "" {
+		*errs = append(*errs, n.At("trust").Errorf("must be given: the file with the community server's public keys (communityd keys prints it)"))
+	}
+	for _, c := range []struct {
+		key    string
+		v, max int
+	}{{"batch", s.Batch, 10000}, {"batch_bytes", s.Bytes, 8 << 20}, {"window", s.Window, 64}} {
+		if c.v < 1 || c.v > c.max {
+			*errs = append(*errs, n.At(c.key).Errorf("%d is not between 1 and %d", c.v, c.max))
+		}
+	}
+	positive(errs, n.At("batch_age"), s.Age, time.Hour)
+	positive(errs, n.At("resend_after"), s.Resend, time.Hour)
+	positive(errs, n.At("keepalive"), s.Keep, time.Hour)
+}
+
+// exclusive are the options that name something only one device can use.
+var exclusive = []string{"port", "pin", "go", "stop", "wait", "buzzer", "in", "out", "d0", "d1", "input"}
+
+// checkExclusive finds two users of one port or line.
+func (g *Gate) checkExclusive(errs *[]error) {
+	type user struct {
+		what string
+		line int
+	}
+	taken := map[string]user{}
+	visit := func(what string, n options.Node) {
+		for _, k := range exclusive {
+			v := n.At(k)
+			if v.IsZero() || !v.IsScalar() {
+				continue
+			}
+			name := v.Text()
+			if real, err := filepath.EvalSymlinks(name); err == nil {
+				name = real
+			}
+			if first, ok := taken[name]; ok {
+				*errs = append(*errs, v.Errorf("%s is used by %s already (line %d); only one device can have it", v.Text(), first.what, first.line))
+				continue
+			}
+			taken[name] = user{what, v.Line()}
+		}
+	}
+	for i := range g.Passages {
+		p := &g.Passages[i]
+		for _, k := range []string{"barrier", "beam", "door", "fire", "tamper", "exit_button", "position"} {
+			visit(fmt.Sprintf("the %s of passage %s", k, p.Name), p.devices()[k])
+		}
+	}
+	for i := range g.Lanes {
+		l := &g.Lanes[i]
+		for _, s := range l.Scanners {
+			visit("the scanner of lane "+l.Name, s)
+		}
+		visit("the thermometer of lane "+l.Name, l.Thermometer)
+		visit("the indicator of lane "+l.Name, l.Indicator)
+		visit("the call button of lane "+l.Name, l.Call)
+	}
+}
+
+// checkDevice checks that a node is one of the words, where words are taken,
+// or a mapping with a driver.
+func checkDevice(errs *[]error, at, n options.Node, words bool, known ...string) {
+	switch {
+	case n.IsMap():
+		if n.At("driver").Text() == "" {
+			*errs = append(*errs, n.At("driver").Errorf("must be given"))
+		}
+	case n.IsScalar() && words && slices.Contains(known, n.Text()):
+	case n.IsScalar() && words:
+		*errs = append(*errs, at.Errorf("%q is neither a mapping with a driver nor %s", n.Text(), strings.Join(known, " or ")))
+	default:
+		*errs = append(*errs, at.Errorf("want a mapping with a driver"))
+	}
+}
+
+// abs makes a path relative to the configuration's folder absolute.
+func (g *Gate) abs(p string) string {
+	if p == "" || filepath.IsAbs(p) {
+		return p
+	}
+	return filepath.Join(filepath.Dir(g.file), p)
+}
+
+func oneOf(errs *[]error, n options.Node, got string, want ...string) {
+	if !slices.Contains(want, got) {
+		what := fmt.Sprintf("%q is not one of %s", got, strings.Join(want, ", "))
+		if got == "" {
+			what = "must be given: " + strings.Join(want, " or ")
+		}
+		*errs = append(*errs, n.Errorf("%s", what))
+	}
+}
+
+func positive(errs *[]error, n options.Node, d, most time.Duration) {
+	if d <= 0 || d > most {
+		*errs = append(*errs, n.Errorf("%v is not between 0 and %v", d, most))
+	}
+}
+
+func name(errs *[]error, n options.Node, got string, have map[string]bool, what string) {
+	switch {
+	case got == "":
+		*errs = append(*errs, n.At("name").Errorf("every %s needs a name", what))
+	case !id.MatchString(got):
+		*errs = append(*errs, n.At("name").Errorf("%q must be of a-z, 0-9, dot, dash and underscore", got))
+	case have[got]:
+		*errs = append(*errs, n.At("name").Errorf("another %s is called %q", what, got))
+	}
+	have[got] = true
+}
+
+func keys(m map[string]bool) []string {
+	out := make([]string, 0, len(m))
+	for k := range m {
+		out = append(out, k)
+	}
+	return out
+}
+
+func cloneMap(m map[string]edge.Outcome) map[string]edge.Outcome {
+	out := make(map[string]edge.Outcome, len(m))
+	for k, v := range m {
+		out[k] = v
+	}
+	return out
+}
