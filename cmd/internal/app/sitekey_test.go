@@ -1,0 +1,45 @@
+package app
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestSiteKeys(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys", "site.key")
+	if _, err := SiteKeys(path, false); err == nil {
+		t.Error("a missing key file was accepted")
+	}
+	made, err := SiteKeys(path, true)
+	if err != nil || len(made) != 1 || made[0].Version != 1 || made[0].Key == [32]byte{} {
+		t.Fatalf("made %v, %v", made, err)
+	}
+	again, err := SiteKeys(path, true)
+	if err != nil || again[0] != made[0] {
+		t.Errorf("read again: %v, %v", again, err)
+	}
+	hex := strings.Repeat("ab", 32)
+	for _, c := range []struct {
+		text, want string
+		mode       os.FileMode
+	}{
+		{"2 " + hex + "\n1 " + hex, "", 0o600},
+		{"1 " + hex + "\n2 " + hex, ":2: version 2 must be below", 0o600},
+		{"1 abcd", ":1: want a version and 64 hex digits", 0o600},
+		{"# nothing\n", "holds no key", 0o600},
+		{"1 " + hex, "can be read by others", 0o644},
+	} {
+		if err := os.WriteFile(path, []byte(c.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(path, c.mode); err != nil {
+			t.Fatal(err)
+		}
+		_, err := SiteKeys(path, true)
+		if (err == nil) != (c.want == "") || (err != nil && !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%q: %v, want %q", c.text, err, c.want)
+		}
+	}
+}
