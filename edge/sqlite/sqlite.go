@@ -1,0 +1,207 @@
+// Package sqlite opens the appliance's databases: modernc.org/sqlite (pure Go)
+// in WAL mode, one connection that writes and a few that read, with the settings
+// that durability rests on asserted at open.
+//
+// The driver ignores page_size in the DSN, and a page size holds only if it is
+// set before the first page is written, so it is set by Exec before WAL.
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	_ "modernc.org/sqlite" // the driver "sqlite"
+)
+
+// Options say how a database is opened. Zero values are the defaults.
+type Options struct {
+	PageSize   int      // bytes, a power of two from 512 to 65536; 0 = 4096. Holds for a new file only
+	CacheKiB   int      // page cache of each connection; 0 = 2048
+	Full       bool     // synchronous=FULL: a commit is on the medium when it returns. Otherwise NORMAL
+	Checkpoint int      // WAL pages after which a commit checkpoints; 0 = 1000, -1 = never by itself
+	Readers    int      // connections that read; 0 = 4
+	Migrations []string // step i brings the schema from version i to i+1
+}
+
+// ErrNewer says that the file was written by a newer version of the program.
+var ErrNewer = errors.New("written by a newer version")
+
+// DB is one database: W for the one writer, R for reading.
+type DB struct {
+	W, R *sql.DB
+	path string
+}
+
+// Open opens or makes the file and brings its schema up to date. The errors
+// name the file.
+func Open(ctx context.Context, path string, o Options) (*DB, error) {
+	if o.PageSize == 0 {
+		o.PageSize = 4096
+	}
+	if o.CacheKiB == 0 {
+		o.CacheKiB = 2048
+	}
+	if o.Checkpoint == 0 {
+		o.Checkpoint = 1000
+	}
+	if o.Readers == 0 {
+		o.Readers = 4
+	}
+	if st, err := os.Stat(path); err == nil && st.Size() > 0 && st.Size() < 512 {
+		return nil, fmt.Errorf("cannot open %s: %d bytes are not a database", path, st.Size())
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fmt.Errorf("cannot make the folder of %s: %w", path, err)
+	}
+	if err := makeFile(ctx, path, o.PageSize); err != nil {
+		return nil, fmt.Errorf("cannot open %s: %w", path, err)
+	}
+	sync := "NORMAL"
+	if o.Full {
+		sync = "FULL"
+	}
+	open := func(conns int, pragmas ...string) (*sql.DB, error) {
+		q := url.Values{}
+		for _, p := range append([]string{"busy_timeout(5000)", "synchronous(" + sync + ")", "foreign_keys(1)", "temp_store(2)",
+			"cache_size(-" + strconv.Itoa(o.CacheKiB) + ")", "wal_autocheckpoint(" + strconv.Itoa(max(0, o.Checkpoint)) + ")"}, pragmas...) {
+			q.Add("_pragma", p)
+		}
+		q.Set("_txlock", "immediate")
+		db, err := sql.Open("sqlite", "file:"+escape(path)+"?"+q.Encode())
+		if err != nil {
+			return nil, err
+		}
+		db.SetMaxOpenConns(conns)
+		db.SetMaxIdleConns(conns)
+		return db, nil
+	}
+	w, err := open(1)
+	if err != nil {
+		return nil, fmt.Errorf("cannot open %s: %w", path, err)
+	}
+	r, err := open(o.Readers, "query_only(1)")
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot open %s: %w", path, err), w.Close())
+	}
+	db := &DB{W: w, R: r, path: path}
+	if err := errors.Join(db.assert(ctx, o), db.migrate(ctx, o.Migrations)); err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot open %s: %w", path, err), db.Close())
+	}
+	return db, nil
+}
+
+// escape makes a path safe inside an SQLite URI.
+func escape(path string) string {
+	return strings.NewReplacer("%", "%25", "?", "%3f", "#", "%23").Replace(path)
+}
+
+// makeFile sets the page size of a new file and turns on WAL, which the file
+// then remembers.
+func makeFile(ctx context.Context, path string, pageSize int) error {
+	_, err := os.Stat(path)
+	fresh := errors.Is(err, fs.ErrNotExist)
+	if fresh {
+		f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+		if err != nil {
+			return err
+		}
+		if err := f.Close(); err != nil {
+			return err
+		}
+	}
+	db, err := sql.Open("sqlite", "file:"+escape(path)+"?_pragma=busy_timeout(5000)")
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	db.SetMaxOpenConns(1)
+	if fresh {
+		if _, err := db.ExecContext(ctx, "PRAGMA page_size="+strconv.Itoa(pageSize)); err != nil {
+			return err
+		}
+		if _, err := db.ExecContext(ctx, "PRAGMA auto_vacuum=INCREMENTAL"); err != nil {
+			return err
+		}
+	}
+	var mode string
+	if err := db.QueryRowContext(ctx, "PRAGMA journal_mode=WAL").Scan(&mode); err != nil {
+		return err
+	}
+	if mode != "wal" {
+		return fmt.Errorf("journal mode is %s, want wal (is the file system without shared memory?)", mode)
+	}
+	return nil
+}
+
+// assert reads the settings back: durability rests on them.
+func (d *DB) assert(ctx context.Context, o Options) error {
+	want := map[string]string{"journal_mode": "wal", "synchronous": "1", "foreign_keys": "1"}
+	if o.Full {
+		want["synchronous"] = "2"
+	}
+	for name, v := range want {
+		var got string
+		if err := d.W.QueryRowContext(ctx, "PRAGMA "+name).Scan(&got); err != nil {
+			return err
+		}
+		if got != v {
+			return fmt.Errorf("setting %s is %s, want %s", name, got, v)
+		}
+	}
+	return nil
+}
+
+func (d *DB) migrate(ctx context.Context, steps []string) error {
+	var have int
+	if err := d.W.QueryRowContext(ctx, "PRAGMA user_version").Scan(&have); err != nil {
+		return err
+	}
+	if have > len(steps) {
+		return fmt.Errorf("%w: its schema is %d, this program knows %d; install the newer program again, or restore a backup made before", ErrNewer, have, len(steps))
+	}
+	for i := have; i < len(steps); i++ {
+		if err := d.Write(ctx, func(tx *sql.Tx) error {
+			if _, err := tx.ExecContext(ctx, steps[i]); err != nil {
+				return err
+			}
+			_, err := tx.ExecContext(ctx, "PRAGMA user_version="+strconv.Itoa(i+1))
+			return err
+		}); err != nil {
+			return fmt.Errorf("cannot bring the schema from %d to %d: %w", i, i+1, err)
+		}
+	}
+	return nil
+}
+
+// Write runs f in one write transaction: all of it or nothing.
+func (d *DB) Write(ctx context.Context, f func(*sql.Tx) error) error {
+	tx, err := d.W.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	if err := f(tx); err != nil {
+		return errors.Join(err, tx.Rollback())
+	}
+	return tx.Commit()
+}
+
+// Checkpoint copies the WAL into the file without waiting for readers and
+// without truncating it: a WAL that stays grown costs no metadata writes.
+func (d *DB) Checkpoint(ctx context.Context) error {
+	var busy, log, done int
+	return d.W.QueryRowContext(ctx, "PRAGMA wal_checkpoint(PASSIVE)").Scan(&busy, &log, &done)
+}
+
+// Path is the file's name.
+func (d *DB) Path() string { return d.path }
+
+// Close closes both sides.
+func (d *DB) Close() error { return errors.Join(d.R.Close(), d.W.Close()) }
