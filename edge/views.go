@@ -105,6 +105,9 @@ type Action struct {
 type Stored struct {
 	Seq  uint64
 	Line []byte // the exact bytes; nil when purged
+	// Blind is set where the block's key is destroyed already because others of
+	// the block are past their retention.
+	Blind *Blind
 }
 
 // SyncStatus is the uplink's and downlink's state, for the status line, the

@@ -36,8 +36,9 @@ var ErrNewer = errors.New("written by a newer version")
 
 // DB is one database: W for the one writer, R for reading.
 type DB struct {
-	W, R *sql.DB
-	path string
+	W, R  *sql.DB
+	check *sql.DB // checkpoints, so that they never wait for W's connection
+	path  string
 }
 
 // Open opens or makes the file and brings its schema up to date. The errors
@@ -91,7 +92,11 @@ func Open(ctx context.Context, path string, o Options) (*DB, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot open %s: %w", path, err), w.Close())
 	}
-	db := &DB{W: w, R: r, path: path}
+	c, err := open(1)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot open %s: %w", path, err), w.Close(), r.Close())
+	}
+	db := &DB{W: w, R: r, check: c, path: path}
 	if err := errors.Join(db.assert(ctx, o), db.migrate(ctx, o.Migrations)); err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot open %s: %w", path, err), db.Close())
 	}
@@ -197,11 +202,11 @@ func (d *DB) Write(ctx context.Context, f func(*sql.Tx) error) error {
 // without truncating it: a WAL that stays grown costs no metadata writes.
 func (d *DB) Checkpoint(ctx context.Context) error {
 	var busy, log, done int
-	return d.W.QueryRowContext(ctx, "PRAGMA wal_checkpoint(PASSIVE)").Scan(&busy, &log, &done)
+	return d.check.QueryRowContext(ctx, "PRAGMA wal_checkpoint(PASSIVE)").Scan(&busy, &log, &done)
 }
 
 // Path is the file's name.
 func (d *DB) Path() string { return d.path }
 
-// Close closes both sides.
-func (d *DB) Close() error { return errors.Join(d.R.Close(), d.W.Close()) }
+// Close closes all connections.
+func (d *DB) Close() error { return errors.Join(d.R.Close(), d.check.Close(), d.W.Close()) }

@@ -1,0 +1,664 @@
+// Package journal is the gate's append-only log. An entry is on the medium when
+// Append returns; it is never updated; its content is destroyed after its
+// retention while its place in the transparency log stays. See DESIGN.md.
+package journal
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"gatehouse/edge"
+	"gatehouse/edge/sqlite"
+)
+
+// Options say whose journal it is.
+type Options struct {
+	Community, Site, Gate string
+	Clock                 edge.Clock
+	Signer                edge.Signer // signs tree heads; nil = they stay unsigned
+	Retention             time.Duration
+	Rand                  io.Reader // nil = crypto/rand
+	Log                   *slog.Logger
+}
+
+// schema by numbered steps. Sequence is the rowid; nothing here has an index on
+// a random key, which would cost another page per commit.
+var schema = []string{`
+CREATE TABLE meta(k TEXT PRIMARY KEY, v NOT NULL) WITHOUT ROWID;
+CREATE TABLE entry(seq INTEGER PRIMARY KEY, line BLOB, blind BLOB);
+CREATE TABLE block(first INTEGER PRIMARY KEY, key BLOB);
+CREATE TABLE hash(i INTEGER PRIMARY KEY, h BLOB NOT NULL);
+CREATE TABLE cell(subject TEXT NOT NULL, name TEXT NOT NULL, bucket INTEGER NOT NULL,
+	local INTEGER NOT NULL DEFAULT 0, peers INTEGER NOT NULL DEFAULT 0,
+	at INTEGER NOT NULL DEFAULT 0, peers_at INTEGER NOT NULL DEFAULT 0, version INTEGER NOT NULL,
+	PRIMARY KEY(subject, name, bucket)) WITHOUT ROWID;
+CREATE TABLE peer(gate TEXT NOT NULL, epoch TEXT NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY(gate, epoch)) WITHOUT ROWID;
+`}
+
+// pageSize was chosen by measurement: see DESIGN.md, "Flash".
+const pageSize = 1024
+
+// Journal is one gate's log. It is safe for concurrent use.
+type Journal struct {
+	db  *sqlite.DB
+	o   Options
+	log *slog.Logger
+
+	conn  *sql.Conn // the one writer's connection, held for good
+	stmts statements
+
+	// write serialises everybody who writes. Appenders queue up in pending and
+	// whoever gets write commits for all of them.
+	write   sync.Mutex
+	mu      sync.Mutex
+	pending []*request
+	grown   chan struct{} // closed and replaced when size grows
+
+	epoch edge.Epoch
+	size  atomic.Uint64
+	acked atomic.Uint64
+
+	block    edge.BlockKey // key of the block at blockAt
+	blockAt  uint64
+	hasBlock bool
+
+	sealing sync.Mutex
+	sealed  uint64
+
+	commits atomic.Uint64
+	closed  bool
+}
+
+type statements struct {
+	begin, commit, rollback, insert, block, version, add, set, meta *sql.Stmt
+}
+
+type request struct {
+	lines  [][]byte
+	deltas []edge.Delta
+	expect []edge.Expected
+	at     int64
+	start  bool
+	seq    uint64
+	err    error
+	done   chan struct{}
+}
+
+// Open opens or makes the journal. A new file starts a new epoch.
+func Open(ctx context.Context, path string, o Options) (*Journal, error) {
+	if o.Rand == nil {
+		o.Rand = rand.Reader
+	}
+	db, err := sqlite.Open(ctx, path, sqlite.Options{PageSize: pageSize, Full: true, Checkpoint: 8000, Migrations: schema})
+	if err != nil {
+		return nil, fmt.Errorf("cannot open the journal: %w", err)
+	}
+	j := &Journal{db: db, o: o, log: o.Log, grown: make(chan struct{})}
+	if j.log == nil {
+		j.log = slog.New(slog.DiscardHandler)
+	}
+	if err := j.load(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot open the journal %s: %w", path, err), j.closeAll())
+	}
+	return j, nil
+}
+
+func (j *Journal) load(ctx context.Context) error {
+	var err error
+	if j.conn, err = j.db.W.Conn(ctx); err != nil {
+		return err
+	}
+	for s, text := range map[**sql.Stmt]string{
+		&j.stmts.begin:    "BEGIN IMMEDIATE",
+		&j.stmts.commit:   "COMMIT",
+		&j.stmts.rollback: "ROLLBACK",
+		&j.stmts.insert:   "INSERT INTO entry(seq, line) VALUES(?, ?)",
+		&j.stmts.block:    "INSERT INTO block(first, key) VALUES(?, ?)",
+		&j.stmts.version:  "SELECT version FROM cell WHERE subject=? AND name=? AND bucket=?",
+		&j.stmts.add: `INSERT INTO cell(subject, name, bucket, local, at, version) VALUES(?1, ?2, ?3, ?4, ?5, 1)
+			ON CONFLICT DO UPDATE SET local=local+?4, at=?5, version=version+1`,
+		&j.stmts.set: `INSERT INTO cell(subject, name, bucket, local, at, version) VALUES(?1, ?2, ?3, ?4, ?5, 1)
+			ON CONFLICT DO UPDATE SET local=?4, at=?5, version=version+1`,
+		&j.stmts.meta: "INSERT INTO meta(k, v) VALUES(?1, ?2) ON CONFLICT DO UPDATE SET v=?2",
+	} {
+		if *s, err = j.conn.PrepareContext(ctx, text); err != nil {
+			return err
+		}
+	}
+	meta := map[string]string{}
+	rows, err := j.conn.QueryContext(ctx, "SELECT k, CAST(v AS TEXT) FROM meta")
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var k, v string
+		if err := rows.Scan(&k, &v); err != nil {
+			return err
+		}
+		meta[k] = v
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return err
+	}
+	name := j.o.Community + "/" + j.o.Site + "/" + j.o.Gate
+	if have, ok := meta["name"]; ok {
+		if have != name {
+			return fmt.Errorf("it is the journal of %s, not of %s (a card from another gate? give this gate a state folder of its own)", have, name)
+		}
+		if j.epoch, err = edge.ParseEpoch(meta["epoch"]); err != nil {
+			return fmt.Errorf("damaged: %w", err)
+		}
+	} else if err := j.firstEpoch(ctx, name); err != nil {
+		return err
+	}
+	var last, acked, sealed sql.NullInt64
+	if err := j.conn.QueryRowContext(ctx, `SELECT (SELECT max(seq) FROM entry), (SELECT v FROM meta WHERE k='acked'), (SELECT max(i) FROM hash)`).Scan(&last, &acked, &sealed); err != nil {
+		return err
+	}
+	if last.Valid {
+		j.size.Store(uint64(last.Int64) + 1)
+	}
+	j.acked.Store(uint64(acked.Int64))
+	if j.sealed, err = j.sealedSize(ctx); err != nil {
+		return err
+	}
+	if at := j.size.Load() / edge.BlockSize * edge.BlockSize; at < j.size.Load() {
+		var key []byte
+		if err := j.conn.QueryRowContext(ctx, "SELECT key FROM block WHERE first=?", int64(at)).Scan(&key); err != nil {
+			return fmt.Errorf("damaged: no key for the entries from %d: %w", at, err)
+		}
+		// A destroyed key (the block's older entries are purged) makes place for
+		// a key of the rest: see purge.
+		if len(key) == len(j.block) {
+			j.block, j.blockAt, j.hasBlock = edge.BlockKey(key), at, true
+		}
+	}
+	return nil
+}
+
+func (j *Journal) firstEpoch(ctx context.Context, name string) error {
+	var b [8]byte
+	if _, err := io.ReadFull(j.o.Rand, b[:]); err != nil {
+		return err
+	}
+	j.epoch = edge.Epoch(binary.BigEndian.Uint64(b[:]))
+	data, err := json.Marshal(map[string]any{"epoch": j.epoch, "parent": nil})
+	if err != nil {
+		return err
+	}
+	e := &edge.Entry{Kind: edge.KindEpoch, Of: -1, Actor: "system", Stamp: j.o.Clock.Now(), Data: data}
+	line, err := e.AppendJSON(nil)
+	if err != nil {
+		return err
+	}
+	r := &request{lines: [][]byte{line}}
+	if err := j.commit(ctx, []*request{r}, map[string]any{"name": name, "epoch": j.epoch.String(), "acked": 0}); err != nil {
+		return err
+	}
+	return r.err
+}
+
+// Epoch is the present epoch.
+func (j *Journal) Epoch() edge.Epoch { return j.epoch }
+
+// Size is the number of entries in this epoch; sequences run from 0 to Size-1.
+func (j *Journal) Size() uint64 { return j.size.Load() }
+
+// Acked is how many of them the server has receipted.
+func (j *Journal) Acked() uint64 { return j.acked.Load() }
+
+// Commits is how many transactions the appends took: with several lanes at
+// once it is below the number of appends.
+func (j *Journal) Commits() uint64 { return j.commits.Load() }
+
+// Append makes an entry durable and returns its sequence. Its deltas change
+// their cells in the same transaction. Where an expected cell has changed since
+// it was read, nothing is written and the error is edge.ErrStale. Concurrent
+// calls share a commit. Once queued, an append is not given up when ctx ends: the
+// caller must know what was committed.
+func (j *Journal) Append(ctx context.Context, e *edge.Entry, expect []edge.Expected) (uint64, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	line, err := e.AppendJSON(make([]byte, 0, 1024))
+	if err != nil {
+		return 0, err
+	}
+	r := &request{lines: [][]byte{line}, deltas: e.Deltas, expect: expect, at: e.Stamp.Time, start: e.Kind == edge.KindStart, done: make(chan struct{})}
+	j.mu.Lock()
+	j.pending = append(j.pending, r)
+	j.mu.Unlock()
+
+	j.write.Lock()
+	j.mu.Lock()
+	batch := j.pending
+	j.pending = nil
+	j.mu.Unlock()
+	if len(batch) > 0 {
+		if err := j.commit(context.WithoutCancel(ctx), batch, nil); err != nil {
+			for _, b := range batch {
+				b.err = err
+			}
+		}
+		for _, b := range batch {
+			close(b.done)
+		}
+	}
+	j.write.Unlock()
+	<-r.done
+	return r.seq, r.err
+}
+
+// commit writes the requests in one transaction. The error is that of the
+// transaction; a request that is stale has its own and is left out. The caller
+// holds write.
+func (j *Journal) commit(ctx context.Context, batch []*request, meta map[string]any) (err error) {
+	if j.closed {
+		return errors.New("the journal is closed")
+	}
+	if _, err := j.stmts.begin.ExecContext(ctx); err != nil {
+		return fmt.Errorf("cannot write the journal: %w", err)
+	}
+	block, blockAt, hasBlock := j.block, j.blockAt, j.hasBlock
+	next := j.size.Load()
+	defer func() {
+		if err != nil {
+			j.block, j.blockAt, j.hasBlock = block, blockAt, hasBlock
+			_, rerr := j.stmts.rollback.ExecContext(ctx)
+			err = errors.Join(fmt.Errorf("cannot write the journal: %w", err), rerr)
+		}
+	}()
+	for k, v := range meta {
+		if _, err := j.stmts.meta.ExecContext(ctx, k, v); err != nil {
+			return err
+		}
+	}
+	wrote := len(meta) > 0
+	for _, r := range batch {
+		ok, err := j.fresh(ctx, r.expect)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			r.err = edge.ErrStale
+			continue
+		}
+		r.seq = next
+		for _, line := range r.lines {
+			if err := j.insert(ctx, next, line); err != nil {
+				return err
+			}
+			next++
+		}
+		for _, d := range r.deltas {
+			s := j.stmts.add
+			if d.Op == edge.OpSet {
+				s = j.stmts.set
+			}
+			if _, err := s.ExecContext(ctx, d.Cell.Subject, d.Cell.Name, d.Cell.Bucket, d.Value, r.at); err != nil {
+				return err
+			}
+		}
+		if r.start {
+			if _, err := j.stmts.meta.ExecContext(ctx, "start", int64(r.seq)); err != nil {
+				return err
+			}
+		}
+		wrote = true
+	}
+	if !wrote {
+		_, err := j.stmts.rollback.ExecContext(ctx)
+		return err
+	}
+	if _, err := j.stmts.commit.ExecContext(ctx); err != nil {
+		return err
+	}
+	j.commits.Add(1)
+	j.grow(next)
+	return nil
+}
+
+func (j *Journal) grow(size uint64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if size != j.size.Load() {
+		j.size.Store(size)
+		close(j.grown)
+		j.grown = make(chan struct{})
+	}
+}
+
+func (j *Journal) insert(ctx context.Context, seq uint64, line []byte) error {
+	if at := seq / edge.BlockSize * edge.BlockSize; !j.hasBlock || at != j.blockAt {
+		var key edge.BlockKey
+		if _, err := io.ReadFull(j.o.Rand, key[:]); err != nil {
+			return err
+		}
+		if seq != at {
+			// The block's first key was destroyed with its older entries.
+			if _, err := j.conn.ExecContext(ctx, "INSERT OR REPLACE INTO block(first, key) VALUES(?, ?)", int64(at), key[:]); err != nil {
+				return err
+			}
+		} else if _, err := j.stmts.block.ExecContext(ctx, int64(at), key[:]); err != nil {
+			return err
+		}
+		j.block, j.blockAt, j.hasBlock = key, at, true
+	}
+	_, err := j.stmts.insert.ExecContext(ctx, int64(seq), line)
+	return err
+}
+
+func (j *Journal) fresh(ctx context.Context, expect []edge.Expected) (bool, error) {
+	for _, x := range expect {
+		var v uint64
+		err := j.stmts.version.QueryRowContext(ctx, x.Cell.Subject, x.Cell.Name, x.Cell.Bucket).Scan(&v)
+		if err != nil && !errors.Is(err, sql.ErrNoRows) {
+			return false, err
+		}
+		if v != x.Version {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// Cells reads cells, in the order asked. A cell that was never set is zero.
+func (j *Journal) Cells(ctx context.Context, cells []edge.Cell) ([]edge.CellValue, error) {
+	out := make([]edge.CellValue, len(cells))
+	for i, c := range cells {
+		err := j.db.R.QueryRowContext(ctx, "SELECT local, peers, at, peers_at, version FROM cell WHERE subject=? AND name=? AND bucket=?",
+			c.Subject, c.Name, c.Bucket).Scan(&out[i].Local, &out[i].Peers, &out[i].At, &out[i].PeersAt, &out[i].Version)
+		if err != nil && !errors.Is(err, sql.ErrNoRows) {
+			return nil, fmt.Errorf("cannot read the cell %s of %s: %w", c.Name, c.Subject, err)
+		}
+	}
+	return out, nil
+}
+
+// ApplyPeer takes what other gates changed, each once: known by gate, epoch and
+// sequence. The deltas of one gate come in the order of its journal.
+func (j *Journal) ApplyPeer(ctx context.Context, peers []edge.PeerDelta) error {
+	j.write.Lock()
+	defer j.write.Unlock()
+	return j.tx(ctx, func() error {
+		for _, p := range peers {
+			var seq int64
+			err := j.conn.QueryRowContext(ctx, "SELECT seq FROM peer WHERE gate=? AND epoch=?", p.Gate, p.Epoch.String()).Scan(&seq)
+			if err == nil && int64(p.Seq) <= seq {
+				continue
+			}
+			if err != nil && !errors.Is(err, sql.ErrNoRows) {
+				return err
+			}
+			for _, d := range p.Deltas {
+				q := `INSERT INTO cell(subject, name, bucket, peers, peers_at, version) VALUES(?1, ?2, ?3, ?4, ?5, 1)
+					ON CONFLICT DO UPDATE SET peers=peers+?4, peers_at=max(peers_at, ?5), version=version+1`
+				if d.Op == edge.OpSet {
+					q = `INSERT INTO cell(subject, name, bucket, peers, peers_at, version) VALUES(?1, ?2, ?3, ?4, ?5, 1)
+						ON CONFLICT DO UPDATE SET peers=?4, peers_at=?5, version=version+1 WHERE ?5>=peers_at`
+				}
+				if _, err := j.conn.ExecContext(ctx, q, d.Cell.Subject, d.Cell.Name, d.Cell.Bucket, d.Value, p.Time); err != nil {
+					return err
+				}
+			}
+			if _, err := j.conn.ExecContext(ctx, "INSERT OR REPLACE INTO peer(gate, epoch, seq) VALUES(?, ?, ?)", p.Gate, p.Epoch.String(), int64(p.Seq)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// tx runs f in a transaction on the writer's connection. The caller holds write.
+func (j *Journal) tx(ctx context.Context, f func() error) error {
+	if j.closed {
+		return errors.New("the journal is closed")
+	}
+	// A transaction that was begun is ended whatever becomes of the caller.
+	ctx = context.WithoutCancel(ctx)
+	if _, err := j.stmts.begin.ExecContext(ctx); err != nil {
+		return fmt.Errorf("cannot write the journal: %w", err)
+	}
+	if err := f(); err != nil {
+		_, rerr := j.stmts.rollback.ExecContext(ctx)
+		return errors.Join(fmt.Errorf("cannot write the journal: %w", err), rerr)
+	}
+	if _, err := j.stmts.commit.ExecContext(ctx); err != nil {
+		_, rerr := j.stmts.rollback.ExecContext(ctx)
+		return errors.Join(fmt.Errorf("cannot write the journal: %w", err), rerr)
+	}
+	return nil
+}
+
+// Read returns entries from a sequence on: at most maxEntries, and at most
+// maxBytes of lines but always one. Purged entries have no line.
+func (j *Journal) Read(ctx context.Context, from uint64, maxEntries, maxBytes int) ([]edge.Stored, error) {
+	rows, err := j.db.R.QueryContext(ctx, "SELECT seq, line, blind FROM entry WHERE seq>=? ORDER BY seq LIMIT ?", int64(from), maxEntries)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the journal: %w", err)
+	}
+	defer rows.Close()
+	var out []edge.Stored
+	total := 0
+	for rows.Next() {
+		var s edge.Stored
+		var blind []byte
+		if err := rows.Scan(&s.Seq, &s.Line, &blind); err != nil {
+			return nil, fmt.Errorf("cannot read the journal: %w", err)
+		}
+		if total += len(s.Line); len(out) > 0 && total > maxBytes {
+			break
+		}
+		if len(blind) == len(edge.Blind{}) {
+			b := edge.Blind(blind)
+			s.Blind = &b
+		}
+		out = append(out, s)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("cannot read the journal: %w", err)
+	}
+	return out, nil
+}
+
+// Get returns one entry; edge.ErrUnknown or edge.ErrPurged when it is not there.
+func (j *Journal) Get(ctx context.Context, seq uint64) (edge.Stored, error) {
+	s := edge.Stored{Seq: seq}
+	var blind []byte
+	err := j.db.R.QueryRowContext(ctx, "SELECT line, blind FROM entry WHERE seq=?", int64(seq)).Scan(&s.Line, &blind)
+	switch {
+	case errors.Is(err, sql.ErrNoRows) && seq < j.Size():
+		return s, fmt.Errorf("entry %d: %w", seq, edge.ErrPurged)
+	case errors.Is(err, sql.ErrNoRows):
+		return s, fmt.Errorf("entry %d: %w", seq, edge.ErrUnknown)
+	case err != nil:
+		return s, fmt.Errorf("cannot read entry %d: %w", seq, err)
+	}
+	if len(blind) == len(edge.Blind{}) {
+		b := edge.Blind(blind)
+		s.Blind = &b
+	}
+	return s, nil
+}
+
+// Wait blocks until Size is greater than size or ctx is done.
+func (j *Journal) Wait(ctx context.Context, size uint64) error {
+	for {
+		j.mu.Lock()
+		grown := j.grown
+		j.mu.Unlock()
+		if j.Size() > size {
+			return nil
+		}
+		select {
+		case <-grown:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// BlockKeys returns the keys of the blocks that hold the entries from..from+count-1.
+// A destroyed key is left out.
+func (j *Journal) BlockKeys(ctx context.Context, from, count uint64) ([]edge.KeyOfBlock, error) {
+	rows, err := j.db.R.QueryContext(ctx, "SELECT first, key FROM block WHERE first>=? AND first<? ORDER BY first",
+		int64(from/edge.BlockSize*edge.BlockSize), int64(from+count))
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the block keys: %w", err)
+	}
+	defer rows.Close()
+	var out []edge.KeyOfBlock
+	for rows.Next() {
+		var k edge.KeyOfBlock
+		var key []byte
+		if err := rows.Scan(&k.First, &key); err != nil {
+			return nil, fmt.Errorf("cannot read the block keys: %w", err)
+		}
+		if len(key) == len(k.Key) {
+			k.Key = edge.BlockKey(key)
+			out = append(out, k)
+		}
+	}
+	return out, rows.Err()
+}
+
+// Acknowledge moves the acknowledged mark to size: the server has receipted the
+// entries below it. It never moves back, and never for another epoch.
+func (j *Journal) Acknowledge(ctx context.Context, epoch edge.Epoch, size uint64, receipt []byte) error {
+	if epoch != j.epoch {
+		return fmt.Errorf("receipt for epoch %s, the journal is in %s", epoch, j.epoch)
+	}
+	if size > j.Size() {
+		return fmt.Errorf("receipt for %d entries, the journal has %d", size, j.Size())
+	}
+	j.write.Lock()
+	defer j.write.Unlock()
+	if size <= j.acked.Load() {
+		return nil
+	}
+	if err := j.tx(ctx, func() error {
+		if _, err := j.stmts.meta.ExecContext(ctx, "acked", int64(size)); err != nil {
+			return err
+		}
+		_, err := j.stmts.meta.ExecContext(ctx, "receipt", string(receipt))
+		return err
+	}); err != nil {
+		return err
+	}
+	j.acked.Store(size)
+	return nil
+}
+
+// Dangling returns admissions of the last run that nothing was recorded of
+// afterwards: what became of them is not known. Call it before the new run's
+// start entry is appended.
+func (j *Journal) Dangling(ctx context.Context) ([]edge.Stored, error) {
+	var start int64
+	err := j.db.R.QueryRowContext(ctx, "SELECT v FROM meta WHERE k='start'").Scan(&start)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return nil, fmt.Errorf("cannot read the journal: %w", err)
+	}
+	open := map[uint64]edge.Stored{}
+	for from := uint64(start); from < j.Size(); {
+		got, err := j.Read(ctx, from, 1000, 1<<20)
+		if err != nil {
+			return nil, err
+		}
+		if len(got) == 0 {
+			break
+		}
+		for _, s := range got {
+			from = s.Seq + 1
+			if s.Line == nil {
+				continue
+			}
+			e, err := edge.DecodeEntry(s.Line)
+			if err != nil {
+				return nil, fmt.Errorf("entry %d is damaged: %w", s.Seq, err)
+			}
+			switch {
+			case e.Outcome == edge.Admit && (e.Kind == edge.KindDecision || e.Kind == edge.KindAction):
+				open[s.Seq] = s
+			case (e.Kind == edge.KindPassage || e.Kind == edge.KindAbandoned) && e.Of >= 0:
+				delete(open, uint64(e.Of))
+			}
+		}
+	}
+	var out []edge.Stored
+	for seq := uint64(start); len(open) > 0 && seq < j.Size(); seq++ {
+		if s, ok := open[seq]; ok {
+			out = append(out, s)
+			delete(open, seq)
+		}
+	}
+	return out, nil
+}
+
+// Run seals new entries under the tree and checkpoints, off the hot path, and
+// purges what is past its retention, until ctx is done.
+func (j *Journal) Run(ctx context.Context) error {
+	check := time.NewTicker(2 * time.Second)
+	defer check.Stop()
+	purge := time.NewTicker(time.Hour)
+	defer purge.Stop()
+	last := j.commits.Load()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-check.C:
+			// About 1,000 WAL pages at eight pages a commit.
+			if now := j.commits.Load(); now-last > 120 {
+				last = now
+				if err := j.db.Checkpoint(ctx); err != nil && ctx.Err() == nil {
+					j.log.Warn("cannot checkpoint the journal", "err", err)
+				}
+			}
+			if err := j.seal(ctx, j.Size()); err != nil && ctx.Err() == nil {
+				j.log.Error("cannot seal the journal", "err", err, "hint", "gatehouse journal verify says where it is damaged")
+			}
+		case <-purge.C:
+			if j.o.Retention > 0 {
+				cut := time.UnixMilli(j.o.Clock.Now().Time).Add(-j.o.Retention)
+				if _, err := j.Purge(ctx, cut); err != nil && ctx.Err() == nil {
+					j.log.Error("cannot purge the journal", "err", err)
+				}
+			}
+		}
+	}
+}
+
+// Close ends the journal. Nothing may be appended afterwards.
+func (j *Journal) Close() error {
+	j.write.Lock()
+	defer j.write.Unlock()
+	if j.closed {
+		return nil
+	}
+	j.closed = true
+	return j.closeAll()
+}
+
+func (j *Journal) closeAll() error {
+	var errs []error
+	for _, s := range []*sql.Stmt{j.stmts.begin, j.stmts.commit, j.stmts.rollback, j.stmts.insert, j.stmts.block, j.stmts.version, j.stmts.add, j.stmts.set, j.stmts.meta} {
+		if s != nil {
+			errs = append(errs, s.Close())
+		}
+	}
+	if j.conn != nil {
+		errs = append(errs, j.conn.Close())
+	}
+	return errors.Join(append(errs, j.db.Close())...)
+}

@@ -1,0 +1,356 @@
+package journal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/mod/sumdb/tlog"
+	"pgregory.net/rapid"
+
+	"gatehouse/edge"
+	"gatehouse/edge/clock"
+	"gatehouse/edge/identity"
+)
+
+var epochStart = time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
+
+func options(t testing.TB, clk edge.Clock) Options {
+	id, err := identity.Open(filepath.Join(t.TempDir(), "keys"), "c/s/g")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Options{Community: "c", Site: "s", Gate: "g", Clock: clk, Signer: id.Signer()}
+}
+
+func open(t testing.TB, path string, o Options) *Journal {
+	t.Helper()
+	j, err := Open(context.Background(), path, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { j.Close() })
+	return j
+}
+
+func decision(clk edge.Clock, pass int, outcome edge.Outcome, deltas ...edge.Delta) *edge.Entry {
+	return &edge.Entry{Kind: edge.KindDecision, Lane: "in", Presentation: uint64(pass), Of: -1, Stamp: clk.Now(), Outcome: outcome,
+		Rule: "resident", Reason: "ok", Facts: &edge.Facts{Pass: &edge.PassFacts{ID: edge.PassID(pass), Category: "resident", Status: edge.PassActive}}, Deltas: deltas}
+}
+
+func exits(h int) edge.Cell {
+	return edge.Cell{Name: "exits", Subject: fmt.Sprintf("h%d", h), Bucket: 20601}
+}
+
+func add(c edge.Cell, n int64) edge.Delta { return edge.Delta{Cell: c, Op: edge.OpAdd, Value: n} }
+
+func TestAppendSurvivesReopening(t *testing.T) {
+	ctx := context.Background()
+	clk := clock.NewFake(epochStart, 480)
+	o := options(t, clk)
+	path := filepath.Join(t.TempDir(), "journal.db")
+	j := open(t, path, o)
+	if j.Size() != 1 {
+		t.Fatalf("a new journal has %d entries, want its epoch entry", j.Size())
+	}
+	for i := range 600 {
+		seq, err := j.Append(ctx, decision(clk, i+1, edge.Admit, add(exits(7), 1)), nil)
+		if err != nil || seq != uint64(i+1) {
+			t.Fatalf("append %d: sequence %d, %v", i, seq, err)
+		}
+	}
+	head, err := j.Head(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Acknowledge(ctx, j.Epoch(), 300, []byte("receipt")); err != nil {
+		t.Fatal(err)
+	}
+	epoch := j.Epoch()
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := j.Append(ctx, decision(clk, 1, edge.Admit), nil); err == nil {
+		t.Error("a closed journal took an entry")
+	}
+	j = open(t, path, o)
+	if j.Size() != 601 || j.Acked() != 300 || j.Epoch() != epoch {
+		t.Errorf("reopened: size %d, acked %d, epoch %s", j.Size(), j.Acked(), j.Epoch())
+	}
+	again, err := j.Head(ctx)
+	if err != nil || again.Root != head.Root {
+		t.Errorf("the head changed: %v", err)
+	}
+	v, err := edge.HeadVerifier("c/s/g", o.Signer.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, _, err := edge.OpenHead(again.Note, v)
+	if err != nil || got.Size != 601 || !strings.HasPrefix(got.Origin, "c/s/g/") {
+		t.Errorf("signed head %+v, %v", got, err)
+	}
+	vals, err := j.Cells(ctx, []edge.Cell{exits(7), exits(8)})
+	if err != nil || vals[0].Local != 600 || vals[0].Version != 600 || vals[1] != (edge.CellValue{}) {
+		t.Errorf("cells %+v, %v", vals, err)
+	}
+	cells, err := j.Rebuild(ctx)
+	if err != nil || cells[exits(7)] != 600 {
+		t.Errorf("rebuilt %v, %v", cells, err)
+	}
+	other := o
+	other.Gate = "h"
+	j.Close()
+	if _, err := Open(ctx, path, other); err == nil || !strings.Contains(err.Error(), "journal of c/s/g") {
+		t.Errorf("another gate's journal was opened: %v", err)
+	}
+}
+
+func TestStaleWritesNothing(t *testing.T) {
+	ctx := context.Background()
+	clk := clock.NewFake(epochStart, 480)
+	j := open(t, filepath.Join(t.TempDir(), "j.db"), options(t, clk))
+	before := []edge.Expected{{Cell: exits(1), Version: 0}}
+	if _, err := j.Append(ctx, decision(clk, 1, edge.Admit, add(exits(1), 1)), before); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := j.Append(ctx, decision(clk, 2, edge.Admit, add(exits(1), 1)), before); !errors.Is(err, edge.ErrStale) {
+		t.Errorf("error %v, want ErrStale", err)
+	}
+	if j.Size() != 2 {
+		t.Errorf("size %d", j.Size())
+	}
+	if err := j.ApplyPeer(ctx, []edge.PeerDelta{{Gate: "west", Epoch: 9, Seq: 5, Deltas: []edge.Delta{add(exits(1), 1)}}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := j.Append(ctx, decision(clk, 2, edge.Admit, add(exits(1), 1)), []edge.Expected{{Cell: exits(1), Version: 1}}); !errors.Is(err, edge.ErrStale) {
+		t.Errorf("a peer's change went unnoticed: %v", err)
+	}
+}
+
+// Lanes that decide about one household at once: every admission sees all
+// earlier ones, so no more are admitted than the quota.
+func TestConcurrentLanesKeepTheQuota(t *testing.T) {
+	ctx := context.Background()
+	clk := clock.NewFake(epochStart, 480)
+	j := open(t, filepath.Join(t.TempDir(), "j.db"), options(t, clk))
+	const quota, lanes, tries = 5, 8, 20
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	admitted := 0
+	for range lanes {
+		wg.Go(func() {
+			for range tries {
+				for {
+					v, err := j.Cells(ctx, []edge.Cell{exits(1)})
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					e := decision(clk, 1, edge.Deny)
+					if v[0].Local < quota {
+						e = decision(clk, 1, edge.Admit, add(exits(1), 1))
+					}
+					_, err = j.Append(ctx, e, []edge.Expected{{Cell: exits(1), Version: v[0].Version}})
+					if errors.Is(err, edge.ErrStale) {
+						continue
+					}
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					if e.Outcome == edge.Admit {
+						mu.Lock()
+						admitted++
+						mu.Unlock()
+					}
+					break
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if admitted != quota || j.Size() != 1+lanes*tries {
+		t.Errorf("admitted %d of a quota of %d; %d entries", admitted, quota, j.Size())
+	}
+}
+
+func TestPeersOnce(t *testing.T) {
+	ctx := context.Background()
+	clk := clock.NewFake(epochStart, 480)
+	j := open(t, filepath.Join(t.TempDir(), "j.db"), options(t, clk))
+	pos := edge.Cell{Name: edge.CellPosition, Subject: "p1"}
+	a := edge.PeerDelta{Gate: "west", Epoch: 1, Seq: 3, Time: 100, Deltas: []edge.Delta{add(exits(1), 2), {Cell: pos, Op: edge.OpSet, Value: edge.PositionInside}}}
+	b := edge.PeerDelta{Gate: "west", Epoch: 1, Seq: 4, Time: 90, Deltas: []edge.Delta{{Cell: pos, Op: edge.OpSet, Value: edge.PositionOutside}}}
+	for range 3 {
+		if err := j.ApplyPeer(ctx, []edge.PeerDelta{a, b}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	v, err := j.Cells(ctx, []edge.Cell{exits(1), pos})
+	if err != nil || v[0].Peers != 2 || v[0].Local != 0 || v[1].Peers != edge.PositionInside || v[1].PeersAt != 100 {
+		t.Errorf("cells %+v, %v", v, err)
+	}
+}
+
+func TestDangling(t *testing.T) {
+	ctx := context.Background()
+	clk := clock.NewFake(epochStart, 480)
+	j := open(t, filepath.Join(t.TempDir(), "j.db"), options(t, clk))
+	app := func(e *edge.Entry) uint64 {
+		seq, err := j.Append(ctx, e, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return seq
+	}
+	app(decision(clk, 1, edge.Admit)) // of an earlier run: not ours to end
+	app(&edge.Entry{Kind: edge.KindStart, Of: -1, Stamp: clk.Now()})
+	passed := app(decision(clk, 2, edge.Admit))
+	app(&edge.Entry{Kind: edge.KindPassage, Of: int64(passed), Result: edge.ResultPassed, Stamp: clk.Now()})
+	app(decision(clk, 3, edge.Deny))
+	open := app(decision(clk, 4, edge.Admit))
+	got, err := j.Dangling(ctx)
+	if err != nil || len(got) != 1 || got[0].Seq != open {
+		t.Errorf("dangling %v, %v; want entry %d", got, err, open)
+	}
+}
+
+// After a purge every proof still verifies, and the true entry, guessed, cannot
+// be confirmed: neither the block's key nor its blind is left.
+func TestPurgeDestroysContentAndKeepsProofs(t *testing.T) {
+	ctx := context.Background()
+	clk := clock.NewFake(epochStart, 480)
+	path := filepath.Join(t.TempDir(), "j.db")
+	o := options(t, clk)
+	j := open(t, path, o)
+	for i := range 700 {
+		clk.Advance(time.Minute)
+		if _, err := j.Append(ctx, decision(clk, i+1, edge.Admit), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before, err := j.Head(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Acknowledge(ctx, j.Epoch(), 500, nil); err != nil {
+		t.Fatal(err)
+	}
+	// Everything is old, but only what the server has may go.
+	n, err := j.Purge(ctx, epochStart.Add(100*time.Hour))
+	if err != nil || n != 500 {
+		t.Fatalf("purged %d, %v; want 500", n, err)
+	}
+	if _, err := j.Get(ctx, 499); !errors.Is(err, edge.ErrPurged) {
+		t.Errorf("entry 499: %v", err)
+	}
+	keys, err := j.BlockKeys(ctx, 0, 701)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range keys {
+		if k.First < 500 {
+			t.Errorf("the key of block %d is still there", k.First)
+		}
+	}
+	check := func(j *Journal) {
+		t.Helper()
+		again, err := j.HeadAt(ctx, 701)
+		if err != nil || again.Root != before.Root {
+			t.Errorf("the head over the same entries changed: %v", err)
+		}
+		for _, seq := range []uint64{500, 511, 512, 700} {
+			p, blind, line, err := j.Proof(ctx, seq, 701)
+			if err != nil {
+				t.Fatal(err)
+			}
+			leaf := edge.LeafData(blind, line)
+			if err := tlog.CheckRecord(p, 701, tlog.Hash(before.Root), int64(seq), tlog.RecordHash(leaf[:])); err != nil {
+				t.Errorf("proof of %d: %v", seq, err)
+			}
+		}
+	}
+	check(j)
+	j.Close()
+	j = open(t, path, o)
+	check(j)
+	for range 300 {
+		if _, err := j.Append(ctx, decision(clk, 1, edge.Admit), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := j.Head(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
+// However entries are appended, acknowledged and reopened, sequences have no
+// gap, the cells are what the entries imply, and old heads are extended by new.
+func TestProperties(t *testing.T) {
+	ctx := context.Background()
+	rapid.Check(t, func(rt *rapid.T) {
+		dir := t.TempDir()
+		clk := clock.NewFake(epochStart, 480)
+		o := options(t, clk)
+		j, err := Open(ctx, filepath.Join(dir, "j.db"), o)
+		if err != nil {
+			rt.Fatal(err)
+		}
+		defer func() { j.Close() }()
+		model := map[edge.Cell]int64{}
+		old, err := j.Head(ctx)
+		if err != nil {
+			rt.Fatal(err)
+		}
+		for range rapid.IntRange(1, 40).Draw(rt, "steps") {
+			switch rapid.IntRange(0, 5).Draw(rt, "what") {
+			case 0:
+				if err := j.Acknowledge(ctx, j.Epoch(), rapid.Uint64Range(0, j.Size()).Draw(rt, "acked"), nil); err != nil {
+					rt.Fatal(err)
+				}
+			case 1:
+				size, acked := j.Size(), j.Acked()
+				if err := j.Close(); err != nil {
+					rt.Fatal(err)
+				}
+				if j, err = Open(ctx, filepath.Join(dir, "j.db"), o); err != nil || j.Size() != size || j.Acked() != acked {
+					rt.Fatalf("reopened: %v", err)
+				}
+			default:
+				n := rapid.Int64Range(-3, 3).Draw(rt, "n")
+				c := exits(rapid.IntRange(1, 3).Draw(rt, "household"))
+				clk.Advance(time.Second)
+				if _, err := j.Append(ctx, decision(clk, 1, edge.Admit, add(c, n)), nil); err != nil {
+					rt.Fatal(err)
+				}
+				model[c] += n
+			}
+		}
+		got, err := j.Rebuild(ctx)
+		if err != nil {
+			rt.Fatal(err)
+		}
+		for c, want := range model {
+			v, err := j.Cells(ctx, []edge.Cell{c})
+			if err != nil || v[0].Local != want || got[c] != want {
+				rt.Fatalf("cell %v is %d, rebuilt %d, want %d (%v)", c, v[0].Local, got[c], want, err)
+			}
+		}
+		head, err := j.Head(ctx)
+		if err != nil {
+			rt.Fatal(err)
+		}
+		proof, err := tlog.ProveTree(int64(head.Size), int64(old.Size), hashes{ctx: ctx, db: j.db.R})
+		if err != nil {
+			rt.Fatal(err)
+		}
+		if err := tlog.CheckTree(proof, int64(head.Size), tlog.Hash(head.Root), int64(old.Size), tlog.Hash(old.Root)); err != nil {
+			rt.Fatal(err)
+		}
+	})
+}

@@ -1,0 +1,339 @@
+package journal
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/mod/sumdb/tlog"
+
+	"gatehouse/edge"
+)
+
+// sealedSize derives how many leaves the stored hashes cover.
+func (j *Journal) sealedSize(ctx context.Context) (uint64, error) {
+	var last sql.NullInt64
+	if err := j.conn.QueryRowContext(ctx, "SELECT max(i) FROM hash").Scan(&last); err != nil {
+		return 0, err
+	}
+	if !last.Valid {
+		return 0, nil
+	}
+	// StoredHashCount(n) grows with n: search the n whose count is last+1.
+	count := last.Int64 + 1
+	lo, hi := int64(0), count
+	for lo < hi {
+		mid := (lo + hi) / 2
+		if tlog.StoredHashCount(mid) < count {
+			lo = mid + 1
+		} else {
+			hi = mid
+		}
+	}
+	if tlog.StoredHashCount(lo) != count {
+		return 0, fmt.Errorf("damaged: %d stored hashes are no tree", count)
+	}
+	return uint64(lo), nil
+}
+
+// hashes reads stored hashes for tlog: the ones in extra first, then the table.
+type hashes struct {
+	ctx context.Context
+	db  interface {
+		QueryRowContext(context.Context, string, ...any) *sql.Row
+	}
+	extra map[int64]tlog.Hash
+}
+
+func (h hashes) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
+	out := make([]tlog.Hash, len(indexes))
+	for i, idx := range indexes {
+		if x, ok := h.extra[idx]; ok {
+			out[i] = x
+			continue
+		}
+		var b []byte
+		if err := h.db.QueryRowContext(h.ctx, "SELECT h FROM hash WHERE i=?", idx).Scan(&b); err != nil {
+			return nil, fmt.Errorf("cannot read the stored hash %d: %w", idx, err)
+		}
+		if len(b) != len(out[i]) {
+			return nil, fmt.Errorf("stored hash %d is damaged", idx)
+		}
+		out[i] = tlog.Hash(b)
+	}
+	return out, nil
+}
+
+// seal brings the tree up to size leaves. It is done in steps, so that a lane
+// never waits long for the writer.
+func (j *Journal) seal(ctx context.Context, size uint64) error {
+	j.sealing.Lock()
+	defer j.sealing.Unlock()
+	for j.sealed < size {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := j.sealSome(ctx, min(size, j.sealed+512)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (j *Journal) sealSome(ctx context.Context, to uint64) error {
+	from := j.sealed
+	keys, err := j.BlockKeys(ctx, from, to-from)
+	if err != nil {
+		return err
+	}
+	byFirst := map[uint64]*edge.BlockKey{}
+	for i := range keys {
+		byFirst[keys[i].First] = &keys[i].Key
+	}
+	entries, err := j.Read(ctx, from, int(to-from), 1<<30)
+	if err != nil {
+		return err
+	}
+	if uint64(len(entries)) != to-from {
+		return fmt.Errorf("damaged: %d entries from %d on, want %d", len(entries), from, to-from)
+	}
+	rd := hashes{ctx: ctx, db: j.db.R, extra: map[int64]tlog.Hash{}}
+	type row struct {
+		i int64
+		h tlog.Hash
+	}
+	var add []row
+	for i, s := range entries {
+		n := from + uint64(i)
+		if s.Seq != n || s.Line == nil {
+			return fmt.Errorf("damaged: entry %d is missing", n)
+		}
+		blind, err := blindOf(s, byFirst)
+		if err != nil {
+			return err
+		}
+		leaf := edge.LeafData(blind, s.Line)
+		hs, err := tlog.StoredHashesForRecordHash(int64(n), tlog.RecordHash(leaf[:]), rd)
+		if err != nil {
+			return err
+		}
+		at := tlog.StoredHashIndex(0, int64(n))
+		for k, h := range hs {
+			rd.extra[at+int64(k)] = h
+			add = append(add, row{at + int64(k), h})
+		}
+	}
+	j.write.Lock()
+	defer j.write.Unlock()
+	if err := j.tx(ctx, func() error {
+		st, err := j.conn.PrepareContext(ctx, "INSERT INTO hash(i, h) VALUES(?, ?)")
+		if err != nil {
+			return err
+		}
+		defer st.Close()
+		for _, r := range add {
+			if _, err := st.ExecContext(ctx, r.i, r.h[:]); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	j.sealed = to
+	return nil
+}
+
+func blindOf(s edge.Stored, keys map[uint64]*edge.BlockKey) (edge.Blind, error) {
+	if s.Blind != nil {
+		return *s.Blind, nil
+	}
+	k := keys[s.Seq/edge.BlockSize*edge.BlockSize]
+	if k == nil {
+		return edge.Blind{}, fmt.Errorf("damaged: no key for entry %d", s.Seq)
+	}
+	return k.Blind(s.Seq), nil
+}
+
+// Head is the signed tree head over all entries there are now.
+func (j *Journal) Head(ctx context.Context) (edge.Head, error) { return j.HeadAt(ctx, j.Size()) }
+
+// HeadAt is the signed tree head over the first size entries.
+func (j *Journal) HeadAt(ctx context.Context, size uint64) (edge.Head, error) {
+	if size > j.Size() {
+		return edge.Head{}, fmt.Errorf("no tree head over %d entries: the journal has %d", size, j.Size())
+	}
+	if err := j.seal(ctx, size); err != nil {
+		return edge.Head{}, err
+	}
+	h := edge.Head{Origin: edge.Origin(j.o.Community, j.o.Site, j.o.Gate, j.epoch), Size: size}
+	root, err := tlog.TreeHash(int64(size), hashes{ctx: ctx, db: j.db.R})
+	if err != nil {
+		return h, fmt.Errorf("cannot compute the tree head: %w", err)
+	}
+	h.Root = root
+	if j.o.Signer != nil {
+		if err := edge.SignHead(&h, j.o.Signer); err != nil {
+			return h, err
+		}
+	}
+	return h, nil
+}
+
+// Proof is an audit path for one entry under the head over size entries, with
+// the blind that discloses it and it alone.
+func (j *Journal) Proof(ctx context.Context, seq, size uint64) (tlog.RecordProof, edge.Blind, []byte, error) {
+	if seq >= size || size > j.Size() {
+		return nil, edge.Blind{}, nil, fmt.Errorf("entry %d is not among the first %d: %w", seq, size, edge.ErrUnknown)
+	}
+	if err := j.seal(ctx, size); err != nil {
+		return nil, edge.Blind{}, nil, err
+	}
+	s, err := j.Get(ctx, seq)
+	if err != nil {
+		return nil, edge.Blind{}, nil, err
+	}
+	keys, err := j.BlockKeys(ctx, seq, 1)
+	if err != nil {
+		return nil, edge.Blind{}, nil, err
+	}
+	byFirst := map[uint64]*edge.BlockKey{}
+	for i := range keys {
+		byFirst[keys[i].First] = &keys[i].Key
+	}
+	blind, err := blindOf(s, byFirst)
+	if err != nil {
+		return nil, edge.Blind{}, nil, err
+	}
+	p, err := tlog.ProveRecord(int64(size), int64(seq), hashes{ctx: ctx, db: j.db.R})
+	return p, blind, s.Line, err
+}
+
+// Purge destroys the content of acknowledged entries older than cut: the lines,
+// and with them the block keys that could confirm a guess. Survivors of a block
+// keep their own blinds. The leaf hashes stay, so every proof still verifies. It
+// returns how many entries were destroyed and records that in the journal.
+func (j *Journal) Purge(ctx context.Context, cut time.Time) (int, error) {
+	if err := j.seal(ctx, j.Size()); err != nil {
+		return 0, err
+	}
+	// The first entry that stays: entries are in the order of their times but
+	// for leaps of the clock, which end the search early and never destroy more.
+	var first uint64
+	var start sql.NullInt64
+	if err := j.db.R.QueryRowContext(ctx, "SELECT min(seq) FROM entry").Scan(&start); err != nil {
+		return 0, fmt.Errorf("cannot read the journal: %w", err)
+	}
+	first = uint64(start.Int64)
+	from := first
+	acked := j.Acked()
+scan:
+	for from < acked {
+		got, err := j.Read(ctx, from, 1000, 4<<20)
+		if err != nil {
+			return 0, err
+		}
+		if len(got) == 0 {
+			break
+		}
+		for _, s := range got {
+			if s.Seq >= acked {
+				break scan
+			}
+			if s.Line != nil {
+				e, err := edge.DecodeEntry(s.Line)
+				if err != nil {
+					return 0, fmt.Errorf("entry %d is damaged: %w", s.Seq, err)
+				}
+				if e.Stamp.Time >= cut.UnixMilli() {
+					break scan
+				}
+			}
+			from = s.Seq + 1
+		}
+	}
+	if from == first {
+		return 0, nil
+	}
+	if err := j.destroy(ctx, first, from); err != nil {
+		return 0, err
+	}
+	e := &edge.Entry{Kind: edge.KindPurge, Of: -1, Actor: "system", Stamp: j.o.Clock.Now(),
+		Data: []byte(fmt.Sprintf(`{"from":%d,"to":%d,"before":%d}`, first, from, cut.UnixMilli()))}
+	if _, err := j.Append(ctx, e, nil); err != nil {
+		return 0, fmt.Errorf("cannot record the purge: %w", err)
+	}
+	return int(from - first), nil
+}
+
+func (j *Journal) destroy(ctx context.Context, first, to uint64) error {
+	j.write.Lock()
+	defer j.write.Unlock()
+	last := (to - 1) / edge.BlockSize * edge.BlockSize // the block that may have survivors
+	return j.tx(ctx, func() error {
+		if _, err := j.conn.ExecContext(ctx, "PRAGMA secure_delete=ON"); err != nil {
+			return err
+		}
+		if to%edge.BlockSize != 0 {
+			var key []byte
+			err := j.conn.QueryRowContext(ctx, "SELECT key FROM block WHERE first=?", int64(last)).Scan(&key)
+			if err != nil && !errors.Is(err, sql.ErrNoRows) {
+				return err
+			}
+			if len(key) == len(edge.BlockKey{}) {
+				k := edge.BlockKey(key)
+				for seq := to; seq < last+edge.BlockSize && seq < j.size.Load(); seq++ {
+					b := k.Blind(seq)
+					if _, err := j.conn.ExecContext(ctx, "UPDATE entry SET blind=? WHERE seq=? AND blind IS NULL", b[:], int64(seq)); err != nil {
+						return err
+					}
+				}
+			}
+		}
+		if _, err := j.conn.ExecContext(ctx, "DELETE FROM entry WHERE seq<?", int64(to)); err != nil {
+			return err
+		}
+		if _, err := j.conn.ExecContext(ctx, "UPDATE block SET key=NULL WHERE first<=?", int64(last)); err != nil {
+			return err
+		}
+		if j.hasBlock && j.blockAt <= last {
+			j.hasBlock = false
+		}
+		return nil
+	})
+}
+
+// Rebuild derives every cell's local part from the entries, for comparison with
+// the cells and for a journal whose cells are lost.
+func (j *Journal) Rebuild(ctx context.Context) (map[edge.Cell]int64, error) {
+	cells := map[edge.Cell]int64{}
+	for from := uint64(0); from < j.Size(); {
+		got, err := j.Read(ctx, from, 1000, 4<<20)
+		if err != nil {
+			return nil, err
+		}
+		if len(got) == 0 {
+			break
+		}
+		for _, s := range got {
+			from = s.Seq + 1
+			if s.Line == nil {
+				continue
+			}
+			e, err := edge.DecodeEntry(s.Line)
+			if err != nil {
+				return nil, fmt.Errorf("entry %d is damaged: %w", s.Seq, err)
+			}
+			for _, d := range e.Deltas {
+				if d.Op == edge.OpSet {
+					cells[d.Cell] = d.Value
+				} else {
+					cells[d.Cell] += d.Value
+				}
+			}
+		}
+	}
+	return cells, nil
+}
