@@ -1,0 +1,124 @@
+package wire
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+
+	"gatehouse/edge"
+)
+
+// Header is the first line of a journal batch.
+type Header struct {
+	V     int         `json:"v"`
+	Site  string      `json:"site"`
+	Gate  string      `json:"gate"`
+	Epoch edge.Epoch  `json:"epoch"`
+	First uint64      `json:"first"` // sequence of the first entry
+	Count uint64      `json:"count"`
+	Keys  []HeaderKey `json:"keys"` // of every aligned block that the batch touches, in order
+	Head  string      `json:"head"` // the signed tree head after the last entry
+}
+
+// HeaderKey is the blinding key of the aligned block that starts at First.
+type HeaderKey struct {
+	First uint64 `json:"first"`
+	Key   []byte `json:"key"` // 32 bytes
+}
+
+// Batch is a run of entries with all that is needed to verify them.
+type Batch struct {
+	Header
+	Lines [][]byte // the exact bytes; they share one buffer
+}
+
+// Encode appends the plain form of the batch: the header and the lines, each
+// with a newline.
+func (b *Batch) Encode(dst []byte) ([]byte, error) {
+	b.V, b.Count = Version, uint64(len(b.Lines))
+	if err := b.check(); err != nil {
+		return nil, err
+	}
+	h, err := json.Marshal(&b.Header)
+	if err != nil {
+		return nil, fmt.Errorf("cannot encode the batch header: %w", err)
+	}
+	dst = append(append(dst, h...), '\n')
+	for _, l := range b.Lines {
+		if len(l) == 0 || bytes.IndexByte(l, '\n') >= 0 {
+			return nil, fmt.Errorf("%w: an entry is one line", ErrMalformed)
+		}
+		dst = append(append(dst, l...), '\n')
+	}
+	return dst, nil
+}
+
+// DecodeBatch reads a payload, compressed or not.
+func DecodeBatch(payload []byte) (*Batch, error) {
+	text, err := Expand(payload, MaxBatch)
+	if err != nil {
+		return nil, err
+	}
+	line, rest, ok := bytes.Cut(text, []byte{'\n'})
+	if !ok {
+		return nil, fmt.Errorf("%w: batch without an entry", ErrMalformed)
+	}
+	b := new(Batch)
+	if err := json.Unmarshal(line, &b.Header); err != nil {
+		return nil, fmt.Errorf("%w: batch header: %w", ErrMalformed, err)
+	}
+	if b.V != Version {
+		return nil, fmt.Errorf("%w: batch of version %d, this program reads %d", ErrMalformed, b.V, Version)
+	}
+	if err := b.check(); err != nil {
+		return nil, err
+	}
+	b.Lines = make([][]byte, 0, b.Count)
+	for len(rest) > 0 {
+		l, r, ok := bytes.Cut(rest, []byte{'\n'})
+		switch {
+		case !ok:
+			return nil, fmt.Errorf("%w: the last line has no end", ErrMalformed)
+		case len(l) == 0 || len(l) > edge.MaxLine:
+			return nil, fmt.Errorf("%w: entry of %d bytes", ErrMalformed, len(l))
+		case uint64(len(b.Lines)) == b.Count:
+			return nil, fmt.Errorf("%w: more than the %d entries of the header", ErrMalformed, b.Count)
+		}
+		b.Lines, rest = append(b.Lines, l[:len(l):len(l)]), r
+	}
+	if uint64(len(b.Lines)) != b.Count {
+		return nil, fmt.Errorf("%w: %d entries, the header says %d", ErrMalformed, len(b.Lines), b.Count)
+	}
+	return b, nil
+}
+
+func (b *Batch) check() error {
+	if err := CheckName(b.Site); err != nil {
+		return err
+	}
+	if err := CheckGate(b.Gate); err != nil {
+		return err
+	}
+	switch {
+	case b.Count == 0 || b.Count > MaxEntries:
+		return fmt.Errorf("%w: batch of %d entries, want 1 to %d", ErrMalformed, b.Count, MaxEntries)
+	case b.First > 1<<62:
+		return fmt.Errorf("%w: sequence %d is out of range", ErrMalformed, b.First)
+	}
+	block := b.First &^ (edge.BlockSize - 1)
+	for _, k := range b.Keys {
+		if k.First != block || len(k.Key) != len(edge.BlockKey{}) {
+			return fmt.Errorf("%w: want a key of %d bytes for the block at %d", ErrMalformed, len(edge.BlockKey{}), block)
+		}
+		block += edge.BlockSize
+	}
+	if end := b.First + b.Count; block < end || block-end >= edge.BlockSize {
+		return fmt.Errorf("%w: %d block keys do not cover entries %d to %d", ErrMalformed, len(b.Keys), b.First, end-1)
+	}
+	return nil
+}
+
+// Key is the key of the block that holds seq, which must be in the batch.
+func (b *Batch) Key(seq uint64) edge.BlockKey {
+	return edge.BlockKey(b.Keys[seq/edge.BlockSize-b.First/edge.BlockSize].Key)
+}

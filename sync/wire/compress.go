@@ -1,0 +1,89 @@
+package wire
+
+import (
+	"bytes"
+	"compress/gzip"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// Compressor packs payloads with zstd. It keeps its buffers between calls and is
+// for one caller at a time.
+type Compressor struct{ enc *zstd.Encoder }
+
+// NewCompressor makes a compressor for small machines: window is the number of
+// bytes it looks back, a power of two from 1 KiB; 0 = 256 KiB.
+func NewCompressor(window int) (*Compressor, error) {
+	if window == 0 {
+		window = 256 << 10
+	}
+	enc, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithLowerEncoderMem(true),
+		zstd.WithWindowSize(window), zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithEncoderCRC(false))
+	if err != nil {
+		return nil, fmt.Errorf("cannot set up compression: %w", err)
+	}
+	return &Compressor{enc}, nil
+}
+
+// Pack appends the compressed payload to dst.
+func (c *Compressor) Pack(dst, payload []byte) []byte { return c.enc.EncodeAll(payload, dst) }
+
+var decoders = sync.Pool{New: func() any {
+	d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxMemory(MaxBatch))
+	if err != nil {
+		panic(err) // the options are constants
+	}
+	return d
+}}
+
+// Expand gives the plain payload: what begins with '{' is plain, 1f 8b is gzip,
+// 28 b5 2f fd is zstd. It refuses what would expand to more than limit bytes.
+func Expand(payload []byte, limit int) ([]byte, error) {
+	switch {
+	case len(payload) > 0 && payload[0] == '{':
+		if len(payload) > limit {
+			return nil, fmt.Errorf("%w: payload of %d bytes, at most %d are accepted", ErrMalformed, len(payload), limit)
+		}
+		return payload, nil
+	case bytes.HasPrefix(payload, []byte{0x28, 0xb5, 0x2f, 0xfd}):
+		d := decoders.Get().(*zstd.Decoder)
+		defer decoders.Put(d)
+		var h zstd.Header
+		if err := h.Decode(payload); err == nil && h.HasFCS && h.FrameContentSize <= uint64(limit) {
+			out, err := d.DecodeAll(payload, make([]byte, 0, h.FrameContentSize))
+			if err == nil && len(out) > limit {
+				err = fmt.Errorf("more than %d bytes", limit)
+			}
+			if err != nil {
+				return nil, fmt.Errorf("%w: zstd: %w", ErrMalformed, err)
+			}
+			return out, nil
+		}
+		if err := d.Reset(bytes.NewReader(payload)); err != nil {
+			return nil, fmt.Errorf("%w: zstd: %w", ErrMalformed, err)
+		}
+		defer d.Reset(nil)
+		return readLimited(d, limit, "zstd")
+	case bytes.HasPrefix(payload, []byte{0x1f, 0x8b}):
+		z, err := gzip.NewReader(bytes.NewReader(payload))
+		if err != nil {
+			return nil, fmt.Errorf("%w: gzip: %w", ErrMalformed, err)
+		}
+		return readLimited(z, limit, "gzip")
+	}
+	return nil, fmt.Errorf("%w: payload is neither JSON nor gzip nor zstd", ErrMalformed)
+}
+
+func readLimited(r io.Reader, limit int, what string) ([]byte, error) {
+	out, err := io.ReadAll(io.LimitReader(r, int64(limit)+1))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrMalformed, what, err)
+	}
+	if len(out) > limit {
+		return nil, fmt.Errorf("%w: %s payload expands to more than %d bytes", ErrMalformed, what, limit)
+	}
+	return out, nil
+}

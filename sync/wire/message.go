@@ -1,0 +1,153 @@
+package wire
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+
+	"gatehouse/edge"
+)
+
+// Request is a gate's word about what it has. The server answers with a
+// manifest, with the chunks and bundles in Want, and with the peers' deltas
+// from Peers onwards.
+type Request struct {
+	V        int        `json:"v"`
+	Nonce    string     `json:"nonce"`
+	Registry int64      `json:"registry"`        // version in force, 0 = none
+	Policy   string     `json:"policy"`          // hash of the policy in force
+	Want     []string   `json:"want,omitempty"`  // hashes of chunks and bundles
+	Peers    []PeerMark `json:"peers,omitempty"` // what was applied of the peers' deltas
+	Age      string     `json:"age,omitempty"`   // recipient of this device
+	Keys     []string   `json:"keys,omitempty"`  // ids of the server keys it knows
+}
+
+// PeerMark says that all deltas of the peer's entries below Next were applied.
+type PeerMark struct {
+	Gate  string     `json:"gate"`
+	Epoch edge.Epoch `json:"epoch"`
+	Next  uint64     `json:"next"`
+}
+
+// ManifestBody is the body of a manifest: what this gate needs now.
+type ManifestBody struct {
+	V        int          `json:"v"`
+	Nonce    string       `json:"nonce"` // of the request answered; empty when sent by itself
+	Time     int64        `json:"time"`  // the server's, UTC ms
+	Registry *RegistryRef `json:"registry,omitempty"`
+	Policies []PolicyRef  `json:"policies,omitempty"`
+	Trust    []ServerKey  `json:"trust,omitempty"` // the server keys from now on; empty = as they are
+}
+
+// RegistryRef is a snapshot of the registry: rows in chunks, in order.
+type RegistryRef struct {
+	Version int64    `json:"version"`
+	Rows    int64    `json:"rows"`
+	Chunks  []string `json:"chunks"` // hashes of the encrypted chunks
+	// Key is an age identity, encrypted (age, binary) to this gate's recipient; the
+	// chunks are encrypted to it, once for the whole site.
+	Key []byte `json:"key"`
+	// Contains is, for each epoch of this gate, how far its local changes are in
+	// the snapshot: the overlay up to there may go.
+	Contains []PeerMark `json:"contains,omitempty"`
+}
+
+// PolicyRef is a signed policy bundle, published under its hash.
+type PolicyRef struct {
+	Hash    string `json:"hash"`
+	Version int64  `json:"version"`
+}
+
+// Row is one line of a registry chunk.
+type Row struct {
+	Pass        edge.Pass         `json:"pass"`
+	Household   edge.Household    `json:"household,omitzero"`
+	Credentials []edge.Credential `json:"cards,omitempty"`
+}
+
+// PeersBody is the body of the peers' deltas.
+type PeersBody struct {
+	V      int         `json:"v"`
+	Deltas []PeerEntry `json:"deltas"`
+}
+
+// PeerEntry is what one entry of a peer changed.
+type PeerEntry struct {
+	Gate   string       `json:"gate"`
+	Epoch  edge.Epoch   `json:"epoch"`
+	Seq    uint64       `json:"seq"`
+	Time   int64        `json:"t"`
+	Deltas []edge.Delta `json:"deltas"`
+}
+
+// CommandBody is the body of a command. It is carried out at most once, and only
+// while its nonce is the gate's current or previous one.
+type CommandBody struct {
+	V       int             `json:"v"`
+	Number  uint64          `json:"number"` // strictly increasing per server key
+	Nonce   string          `json:"nonce"`
+	Expires int64           `json:"expires"` // UTC ms
+	Name    string          `json:"name"`    // open, plan, reload, purge, ...
+	Args    json.RawMessage `json:"args,omitempty"`
+	Actor   string          `json:"actor"`
+}
+
+// Result is what became of a command.
+type Result struct {
+	V      int    `json:"v"`
+	Number uint64 `json:"number"`
+	KeyID  string `json:"key_id"`
+	Status string `json:"status"` // done, failed, refused, unknown
+	Text   string `json:"text,omitempty"`
+	At     int64  `json:"at"`
+}
+
+// StatusMessage is a gate's retained word about itself. It holds no personal data.
+type StatusMessage struct {
+	V        int                 `json:"v"`
+	Online   bool                `json:"online"`
+	Version  string              `json:"version,omitempty"`
+	Policy   string              `json:"policy,omitempty"`
+	Registry int64               `json:"registry,omitempty"`
+	Epoch    edge.Epoch          `json:"epoch,omitempty"`
+	Size     uint64              `json:"size,omitempty"`
+	Acked    uint64              `json:"acked,omitempty"`
+	Time     int64               `json:"t,omitempty"`
+	Clock    edge.ClockState     `json:"clock,omitempty"`
+	Nonce    string              `json:"nonce,omitempty"`
+	Devices  []edge.DeviceHealth `json:"devices,omitempty"`
+	Flash    int64               `json:"flash,omitempty"` // bytes written to the medium per entry
+}
+
+// AlertMessage is something a person should look at now. It is also in the journal.
+type AlertMessage struct {
+	V     int        `json:"v"`
+	Epoch edge.Epoch `json:"epoch"`
+	Seq   int64      `json:"seq"` // of its entry; -1 = not journalled yet
+	Time  int64      `json:"t"`
+	Lane  string     `json:"lane,omitempty"`
+	Code  string     `json:"code"`
+	Text  string     `json:"text"`
+}
+
+// Encode gives the payload of a message of this package.
+func Encode(v any) ([]byte, error) {
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return nil, fmt.Errorf("cannot encode a message: %w", err)
+	}
+	return bytes.TrimSuffix(buf.Bytes(), []byte{'\n'}), nil
+}
+
+// Decode reads a payload, compressed or not, into a message of this package.
+func Decode(payload []byte, v any) error { return decode(payload, v) }
+
+// HashOf names a chunk or bundle by its bytes as published: SHA-256 in hex.
+func HashOf(b []byte) string {
+	h := sha256.Sum256(b)
+	return hex.EncodeToString(h[:])
+}
