@@ -629,3 +629,40 @@ func editDistance(a, b string) int {
 	}
 	return prev[len(rb)]
 }
+
+// Any gives the node as JSON-like values: nil, string, bool, float64 or int64,
+// []any, map[string]any. Unquoted words that look like numbers or booleans are.
+func (n Node) Any() any {
+	if n.v == nil {
+		return nil
+	}
+	switch n.v.kind {
+	case kindList:
+		out := make([]any, len(n.v.vals))
+		for i, v := range n.v.vals {
+			out[i] = Node{v}.Any()
+		}
+		return out
+	case kindMap:
+		out := make(map[string]any, len(n.v.keys))
+		for i, k := range n.v.keys {
+			out[k.name] = Node{n.v.vals[i]}.Any()
+		}
+		return out
+	case kindScalar:
+		if n.v.quoted {
+			return n.v.text
+		}
+		if n.v.text == "true" || n.v.text == "false" {
+			return n.v.text == "true"
+		}
+		if i, err := strconv.ParseInt(n.v.text, 10, 64); err == nil {
+			return i
+		}
+		if f, err := strconv.ParseFloat(n.v.text, 64); err == nil && !math.IsNaN(f) && !math.IsInf(f, 0) {
+			return f
+		}
+		return n.v.text
+	}
+	return nil
+}

@@ -1,0 +1,502 @@
+// Package policy is pure: a policy and facts give a decision, the same for
+// ever. It has no clock and does no I/O.
+//
+// A policy is YAML (see firmware-config/policies): rules with a structural
+// scope and an optional condition in CEL over typed facts. Order of precedence:
+// fire (which never gets here), then protect rules, which cap the outcome; then
+// the strictest matching outcome; then no_match. See DESIGN.md.
+package policy
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"cel.dev/cel-go/cel"
+
+	"gatehouse/device"
+	"gatehouse/edge"
+)
+
+// EngineVersion names the rules by which facts become decisions. It changes
+// when any decision could; the golden decisions of every released version stay
+// in the tests.
+const EngineVersion = "1"
+
+// Policy is one compiled policy. It is immutable and safe for concurrent use.
+type Policy struct {
+	name, id, title, layer string
+	hash                   string
+	sum                    [32]byte
+	version                int64
+	authority              Authority
+	temp                   temperature
+	applyUntrusted         bool
+	noMatch                edge.Outcome
+	timeouts               map[string]edge.Outcome
+	tiers                  map[string]edge.Tier
+	counters               []counter
+	marks                  []string
+	slots                  map[string]slot
+	answers                map[string]edge.Answer
+	rules                  []*rule
+	byDirection            map[edge.Direction][]*rule
+	table                  map[string]func(*edge.Facts) any
+	names                  []string
+	caseCount              int
+}
+
+// Authority is who ordered a rule, on what basis, from when, until when.
+type Authority struct {
+	By, Basis   string
+	From, Until int64 // UTC ms, 0 = open
+	wall        bool  // dates without a zone: the site's own midnight
+}
+
+// String is the authority as entries keep it.
+func (a Authority) String() string {
+	if a.Basis == "" {
+		return a.By
+	}
+	return a.By + ": " + a.Basis
+}
+
+// in reports whether the authority holds. A clock that cannot be trusted is
+// still not before its floor: what has ended by then has ended, and what has not
+// is taken to have begun, or a lost card would pass whenever the clock is unset.
+func (a Authority) in(t edge.TimeFacts) bool {
+	ms := t.Stamp.Time
+	if a.wall {
+		ms += int64(t.Stamp.Offset) * 60_000
+	}
+	return (a.From == 0 || ms >= a.From || !t.Trusted) && (a.Until == 0 || ms < a.Until)
+}
+
+type rule struct {
+	id, title, kind string
+	line            int
+	scope           scope
+	slot            *slot
+	when            cel.Program
+	reads           []string
+	then, atMost    edge.Outcome
+	reason          edge.Reason
+	authority       Authority
+	obligations     []string
+	answers         []edge.Answer
+	marks           []markOrder
+}
+
+type markOrder struct {
+	name, on string
+	keep     time.Duration
+}
+
+type counter struct {
+	name, by  string
+	direction edge.Direction
+	every     time.Duration
+	site      bool
+	stale     time.Duration
+	when      cel.Program
+	reads     []string
+}
+
+// slot is hours of some days; it may span midnight, and then belongs to the day
+// on which it begins.
+type slot struct {
+	days     uint8 // bit 0 Monday
+	from, to int   // minutes since midnight
+}
+
+func (s slot) has(t edge.TimeFacts) bool {
+	day := func(wd int) bool { return s.days&(1<<((wd+6)%7)) != 0 }
+	if s.from < s.to {
+		return t.Minute >= s.from && t.Minute < s.to && day(t.Weekday)
+	}
+	if t.Minute >= s.from {
+		return day(t.Weekday)
+	}
+	return t.Minute < s.to && day(t.Weekday-1)
+}
+
+// Hash names the policy's exact bytes: "sha256:" and 16 hex digits.
+func (p *Policy) Hash() string { return p.hash }
+
+// Sum is the SHA-256 of the policy's exact bytes.
+func (p *Policy) Sum() [32]byte { return p.sum }
+
+// ID, Title and Version are what the policy calls itself.
+func (p *Policy) ID() string      { return p.id }
+func (p *Policy) Title() string   { return p.title }
+func (p *Policy) Version() int64  { return p.version }
+func (p *Policy) Cases() int      { return p.caseCount }
+func (p *Policy) Remeasures() int { return p.temp.Remeasures }
+
+// Rule is one rule for people: what is in force, from whom, until when.
+type Rule struct {
+	ID, Title, Kind string
+	Outcome         edge.Outcome
+	Reason          edge.Reason
+	Authority       Authority
+	Area            string
+	Category        string
+	Direction       edge.Direction
+	Slot            string
+}
+
+// Rules lists the rules in the order of the file.
+func (p *Policy) Rules() []Rule {
+	out := make([]Rule, len(p.rules))
+	for i, r := range p.rules {
+		o := r.then
+		if r.kind == "protect" {
+			o = r.atMost
+		}
+		out[i] = Rule{r.id, r.title, r.kind, o, r.reason, r.authority, r.scope.Area, r.scope.Category, r.scope.Direction, r.scope.Slot}
+	}
+	return out
+}
+
+// Tier is the tier of an area, normal where the policy says nothing.
+func (p *Policy) Tier(area string) edge.Tier {
+	if t, ok := p.tiers[area]; ok {
+		return t
+	}
+	return edge.TierNormal
+}
+
+func (p *Policy) index() {
+	p.byDirection = map[edge.Direction][]*rule{}
+	for _, d := range []edge.Direction{edge.In, edge.Out} {
+		for _, r := range p.rules {
+			if r.scope.Direction == "" || r.scope.Direction == d {
+				p.byDirection[d] = append(p.byDirection[d], r)
+			}
+		}
+	}
+}
+
+// Band makes a measurement the fact that policy and journal see: the state and
+// the band relative to the threshold. At or above the threshold is above; within
+// the uncertainty below it is too near to tell.
+func (p *Policy) Band(t device.Temperature) edge.TemperatureFacts {
+	f := edge.TemperatureFacts{Profile: t.Profile}
+	switch t.Quality {
+	case device.QualityOK:
+		f.State = edge.TempOK
+		u := max(float64(t.Uncertainty), 0)
+		if u == 0 {
+			u = p.temp.Uncertainty
+		}
+		f.Band = band(float64(t.Value), p.temp.Threshold, u)
+		if p.temp.Order != nil {
+			v := float64(t.Value)
+			f.Value = &v
+		}
+	case device.QualityInvalid:
+		f.State = edge.TempInvalid
+	case device.QualityUnstable:
+		f.State = edge.TempUnstable
+	case device.QualityNobody:
+		f.State = edge.TempMissing
+	case device.QualityWarming:
+		f.State = edge.TempWarming
+	case device.QualityUnusable:
+		f.State = edge.TempUnusable
+	default:
+		f.State = edge.TempFault
+	}
+	return f
+}
+
+// Second bands a reading that the guard took with a second instrument, a
+// clinical one: it has no near band, only below and above.
+func (p *Policy) Second(value float64) edge.Band { return band(value, p.temp.Threshold, 0) }
+
+// band compares in hundredths of a degree, so that 37.3 typed is 37.3 measured.
+func band(v, threshold, uncertainty float64) edge.Band {
+	centi := func(x float64) int64 {
+		if x < 0 {
+			return int64(x*100 - 0.5)
+		}
+		return int64(x*100 + 0.5)
+	}
+	switch {
+	case centi(v) >= centi(threshold):
+		return edge.BandAbove
+	case centi(v) > centi(threshold)-centi(uncertainty):
+		return edge.BandNear
+	}
+	return edge.BandBelow
+}
+
+// Cells lists the cells that the facts of a presentation need: the position of
+// the pass, the marks on pass and household, and the counters.
+func (p *Policy) Cells(f *edge.Facts) []edge.Cell {
+	var out []edge.Cell
+	if f.Pass != nil {
+		out = append(out, edge.Cell{Name: edge.CellPosition, Subject: f.Pass.ID.Subject()})
+		for _, m := range p.marks {
+			out = append(out, edge.Cell{Name: edge.CellMark + m, Subject: f.Pass.ID.Subject()})
+			if f.Household != nil {
+				out = append(out, edge.Cell{Name: edge.CellMark + m, Subject: f.Household.ID.Subject()})
+			}
+		}
+	}
+	for i := range p.counters {
+		if c, ok := p.counters[i].cell(f); ok {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// cell is the counter's cell for these facts, if they have its subject.
+func (c *counter) cell(f *edge.Facts) (edge.Cell, bool) {
+	var subject string
+	switch {
+	case c.by == "pass" && f.Pass != nil:
+		subject = f.Pass.ID.Subject()
+	case c.by == "household" && f.Household != nil:
+		subject = f.Household.ID.Subject()
+	case c.by == "vehicle" && f.Vehicle != nil && f.Vehicle.ID != "":
+		subject = "v" + f.Vehicle.ID
+	default:
+		return edge.Cell{}, false
+	}
+	// Fixed windows of the site's wall clock, so that a day begins at midnight.
+	local := f.Time.Stamp.Time + int64(f.Time.Stamp.Offset)*60_000
+	return edge.Cell{Name: c.name, Subject: subject, Bucket: local / c.every.Milliseconds()}, true
+}
+
+// Fill puts the cells' values among the facts. vals belong to cells by index.
+func (p *Policy) Fill(f *edge.Facts, cells []edge.Cell, vals []edge.CellValue) {
+	now := f.Time.Stamp.Time
+	f.Position, f.Marks, f.Counters = nil, nil, nil
+	for i, c := range cells {
+		v := vals[i]
+		switch {
+		case c.Name == edge.CellPosition:
+			at, since := v.Local, v.At
+			if v.PeersAt > v.At {
+				at, since = v.Peers, v.PeersAt
+			}
+			f.Position = &edge.PositionFacts{At: positionName(at), Age: minutesSince(now, since)}
+			if at == edge.PositionUnknown {
+				f.Position.Age = 0
+			}
+		case strings.HasPrefix(c.Name, edge.CellMark):
+			if max(v.Local, v.Peers) > now {
+				if f.Marks == nil {
+					f.Marks = map[string]bool{}
+				}
+				f.Marks[strings.TrimPrefix(c.Name, edge.CellMark)] = true
+			}
+		default:
+			k := slices.IndexFunc(p.counters, func(x counter) bool { return x.name == c.Name })
+			if k < 0 {
+				continue
+			}
+			fact := edge.CounterFact{N: v.Local}
+			if p.counters[k].site {
+				fact.N += v.Peers
+				fact.Peers = v.Peers
+				fact.Age = minutesSince(now, v.PeersAt)
+				fact.Stale = v.PeersAt != 0 && time.Duration(now-v.PeersAt)*time.Millisecond > p.counters[k].stale
+			}
+			if f.Counters == nil {
+				f.Counters = map[string]edge.CounterFact{}
+			}
+			f.Counters[c.Name] = fact
+		}
+	}
+}
+
+func minutesSince(now, then int64) int {
+	if then == 0 || then > now {
+		return 0
+	}
+	return int((now - then) / 60_000)
+}
+
+func positionName(v int64) string {
+	switch v {
+	case edge.PositionInside:
+		return "inside"
+	case edge.PositionOutside:
+		return "outside"
+	}
+	return "unknown"
+}
+
+// Decide gives the decision on the facts.
+func (p *Policy) Decide(f *edge.Facts) edge.Decision {
+	d := edge.Decision{Policy: p.hash, Remeasures: p.temp.Remeasures}
+	act := &activation{f: f, table: p.table}
+	var winner, cap *rule
+	for _, r := range p.byDirection[f.Lane.Direction] {
+		ok, err := p.matches(r, f, act)
+		if err != nil {
+			d.Outcome, d.Rule, d.Reason, d.Error = edge.Refer, r.id, "policy.error", err.Error()
+			d.Matched = append(d.Matched, edge.Match{Rule: r.id, Outcome: edge.Refer, Layer: p.layer, Reads: r.reads})
+			d.Authority = r.authority.String()
+			return d
+		}
+		if !ok {
+			continue
+		}
+		o := r.then
+		if r.kind == "protect" {
+			o = r.atMost
+			if cap == nil || r.atMost.Strictness() < cap.atMost.Strictness() {
+				cap = r
+			}
+		} else if winner == nil || r.then.Strictness() > winner.then.Strictness() {
+			winner = r
+		}
+		d.Matched = append(d.Matched, edge.Match{Rule: r.id, Outcome: o, Layer: p.layer, Reads: r.reads})
+		if r.kind != "protect" {
+			for _, ob := range r.obligations {
+				if !slices.Contains(d.Obligations, ob) {
+					d.Obligations = append(d.Obligations, ob)
+				}
+			}
+		}
+	}
+	switch {
+	case winner == nil:
+		d.Outcome, d.Rule, d.Reason = p.noMatch, "no_match", "policy.no_match"
+		d.Authority = p.authority.String()
+	default:
+		d.Outcome, d.Rule, d.Reason, d.Answers = winner.then, winner.id, winner.reason, winner.answers
+		d.Authority = winner.authority.String()
+	}
+	if cap != nil && d.Outcome.Strictness() > cap.atMost.Strictness() {
+		d.Outcome, d.Rule, d.Reason = cap.atMost, cap.id, cap.reason
+		d.Authority = cap.authority.String()
+		for _, a := range cap.answers {
+			if !slices.ContainsFunc(d.Answers, func(x edge.Answer) bool { return x.Reason == a.Reason }) {
+				d.Answers = append([]edge.Answer{a}, d.Answers...)
+			}
+		}
+		for _, ob := range cap.obligations {
+			if !slices.Contains(d.Obligations, ob) {
+				d.Obligations = append(d.Obligations, ob)
+			}
+		}
+	}
+	if d.Outcome == edge.Refer && f.Pass != nil {
+		d.Timeout = p.timeouts[f.Pass.Category]
+	}
+	if d.Timeout == "" && d.Outcome == edge.Refer {
+		d.Timeout = p.timeouts["default"]
+	}
+	if winner != nil {
+		d.Deltas = append(d.Deltas, p.marksOf(winner, f)...)
+	}
+	if d.Outcome == edge.Admit {
+		d.Deltas = append(d.Deltas, p.Reserve(f)...)
+	}
+	return d
+}
+
+func (p *Policy) matches(r *rule, f *edge.Facts, act *activation) (bool, error) {
+	s := &r.scope
+	switch {
+	case s.Level != "" && s.Level != f.Lane.Level,
+		s.Area != "" && s.Area != f.Lane.Area,
+		s.Tier != "" && (f.Area == nil || s.Tier != f.Area.Tier),
+		s.Category != "" && (f.Pass == nil || s.Category != f.Pass.Category),
+		s.NotCategory != "" && f.Pass != nil && s.NotCategory == f.Pass.Category,
+		s.Group != "" && (f.Pass == nil || !slices.Contains(f.Pass.Groups, s.Group)):
+		return false, nil
+	}
+	if !r.authority.in(f.Time) {
+		return false, nil
+	}
+	if r.slot != nil {
+		if !f.Time.Trusted && !p.applyUntrusted {
+			return false, nil
+		}
+		if !r.slot.has(f.Time) {
+			return false, nil
+		}
+	}
+	return eval(r.when, act)
+}
+
+func eval(prg cel.Program, act *activation) (bool, error) {
+	if prg == nil {
+		return true, nil
+	}
+	v, _, err := prg.Eval(act)
+	if err != nil {
+		return false, err
+	}
+	b, _ := v.Value().(bool)
+	return b, nil
+}
+
+func (p *Policy) marksOf(r *rule, f *edge.Facts) []edge.Delta {
+	var out []edge.Delta
+	for _, m := range r.marks {
+		c := edge.Cell{Name: edge.CellMark + m.name}
+		switch {
+		case m.on == "pass" && f.Pass != nil:
+			c.Subject = f.Pass.ID.Subject()
+		case m.on == "household" && f.Household != nil:
+			c.Subject = f.Household.ID.Subject()
+		default:
+			continue
+		}
+		out = append(out, edge.Delta{Cell: c, Op: edge.OpSet, Value: f.Time.Stamp.Time + m.keep.Milliseconds()})
+	}
+	return out
+}
+
+// Reserve is what an admission on these facts adds to the counters. Decide has
+// it among the deltas of an admission; a guard's admission asks for it.
+func (p *Policy) Reserve(f *edge.Facts) []edge.Delta {
+	var out []edge.Delta
+	act := &activation{f: f, table: p.table}
+	for i := range p.counters {
+		c := &p.counters[i]
+		if c.direction != f.Lane.Direction {
+			continue
+		}
+		cell, ok := c.cell(f)
+		if !ok {
+			continue
+		}
+		if match, err := eval(c.when, act); err != nil || !match {
+			continue
+		}
+		out = append(out, edge.Delta{Cell: cell, Op: edge.OpAdd, Value: 1})
+	}
+	return out
+}
+
+// Release undoes what an admission reserved: nobody went through.
+func Release(reserved []edge.Delta) []edge.Delta {
+	var out []edge.Delta
+	for _, d := range reserved {
+		if d.Op == edge.OpAdd {
+			d.Value = -d.Value
+			out = append(out, d)
+		}
+	}
+	return out
+}
+
+// Passed is what going through changes: the position of the pass.
+func Passed(pass edge.PassID, d edge.Direction) []edge.Delta {
+	if pass == 0 {
+		return nil
+	}
+	at := edge.PositionInside
+	if d == edge.Out {
+		at = edge.PositionOutside
+	}
+	return []edge.Delta{{Cell: edge.Cell{Name: edge.CellPosition, Subject: pass.Subject()}, Op: edge.OpSet, Value: at}}
+}
