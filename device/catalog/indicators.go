@@ -1,0 +1,5 @@
+package catalog
+
+func indicators() []Driver {
+	return nil
+}
