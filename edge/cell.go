@@ -12,6 +12,14 @@ type Cell struct {
 // CellPosition is the Name of position cells.
 const CellPosition = "position"
 
+// CellReset and its subject name the cell whose local value is when all
+// positions became unknown at once (UTC ms): after a fire, an evacuation, a
+// restore. Positions learnt before it are not believed.
+const (
+	CellReset    = "position_reset"
+	SubjectReset = "site"
+)
+
 // CellMark is the prefix of the Name of mark cells.
 const CellMark = "mark:"
 

@@ -120,6 +120,16 @@ func (s slot) has(t edge.TimeFacts) bool {
 	return t.Minute < s.to && day(t.Weekday-1)
 }
 
+// Reads reports whether any rule or counter looks at a fact whose name begins
+// with prefix: what no rule looks at need not be measured.
+func (p *Policy) Reads(prefix string) bool {
+	has := func(names []string) bool {
+		return slices.ContainsFunc(names, func(n string) bool { return strings.HasPrefix(strings.TrimPrefix(n, "known."), prefix) })
+	}
+	return slices.ContainsFunc(p.rules, func(r *rule) bool { return has(r.reads) }) ||
+		slices.ContainsFunc(p.counters, func(c counter) bool { return has(c.reads) })
+}
+
 // Hash names the policy's exact bytes: "sha256:" and 16 hex digits.
 func (p *Policy) Hash() string { return p.hash }
 
@@ -236,7 +246,7 @@ func band(v, threshold, uncertainty float64) edge.Band {
 func (p *Policy) Cells(f *edge.Facts) []edge.Cell {
 	var out []edge.Cell
 	if f.Pass != nil {
-		out = append(out, edge.Cell{Name: edge.CellPosition, Subject: f.Pass.ID.Subject()})
+		out = append(out, edge.Cell{Name: edge.CellPosition, Subject: f.Pass.ID.Subject()}, edge.Cell{Name: edge.CellReset, Subject: edge.SubjectReset})
 		for _, m := range p.marks {
 			out = append(out, edge.Cell{Name: edge.CellMark + m, Subject: f.Pass.ID.Subject()})
 			if f.Household != nil {
@@ -274,13 +284,23 @@ func (c *counter) cell(f *edge.Facts) (edge.Cell, bool) {
 func (p *Policy) Fill(f *edge.Facts, cells []edge.Cell, vals []edge.CellValue) {
 	now := f.Time.Stamp.Time
 	f.Position, f.Marks, f.Counters = nil, nil, nil
+	var reset int64
+	for i, c := range cells {
+		if c.Name == edge.CellReset {
+			reset = max(vals[i].Local, vals[i].Peers)
+		}
+	}
 	for i, c := range cells {
 		v := vals[i]
 		switch {
+		case c.Name == edge.CellReset:
 		case c.Name == edge.CellPosition:
 			at, since := v.Local, v.At
 			if v.PeersAt > v.At {
 				at, since = v.Peers, v.PeersAt
+			}
+			if since <= reset {
+				at = edge.PositionUnknown
 			}
 			f.Position = &edge.PositionFacts{At: positionName(at), Age: minutesSince(now, since)}
 			if at == edge.PositionUnknown {
