@@ -20,10 +20,10 @@ const Version = 1
 
 // Limits on what is accepted; the sizes are of the expanded payload in bytes.
 const (
-	MaxBatch   = 16 << 20 // of a batch
-	MaxEntries = 8192     // entries in a batch
-	MaxMessage = 1 << 20  // of any other message
-	MaxChunk   = 8 << 20  // of a registry chunk, packed or not
+	MaxBatch   = 8 << 20 // of a batch
+	MaxEntries = 8192    // entries in a batch
+	MaxMessage = 1 << 20 // of any other message
+	MaxChunk   = 8 << 20 // of a registry chunk, packed or not
 )
 
 // ErrMalformed is wrapped by every error about the shape of a payload.

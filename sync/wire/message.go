@@ -20,11 +20,10 @@ type Request struct {
 	Policy   string     `json:"policy"`          // hash of the policy in force
 	Want     []string   `json:"want,omitempty"`  // hashes of chunks and bundles
 	Peers    []PeerMark `json:"peers,omitempty"` // what was applied of the peers' deltas
-	Age      string     `json:"age,omitempty"`   // recipient of this device
-	Keys     []string   `json:"keys,omitempty"`  // ids of the server keys it knows
 }
 
-// PeerMark says that all deltas of the peer's entries below Next were applied.
+// PeerMark says that all deltas of the peer's entries below Next were applied:
+// Next is one more than the last entry whose deltas were.
 type PeerMark struct {
 	Gate  string     `json:"gate"`
 	Epoch edge.Epoch `json:"epoch"`
@@ -56,8 +55,9 @@ type RegistryRef struct {
 
 // PolicyRef is a signed policy bundle, published under its hash.
 type PolicyRef struct {
-	Hash    string `json:"hash"`
-	Version int64  `json:"version"`
+	Hash    string `json:"hash"`    // of the bundle as published
+	Policy  string `json:"policy"`  // the policy's own hash, as entries and requests have it
+	Version int64  `json:"version"` // grows
 }
 
 // Row is one line of a registry chunk.
@@ -67,18 +67,21 @@ type Row struct {
 	Credentials []edge.Credential `json:"cards,omitempty"`
 }
 
-// PeersBody is the body of the peers' deltas.
+// PeersBody is the body of the peers' deltas: some of one epoch of one peer, in
+// order. They follow on From: a gate that has not applied everything before it
+// has missed a message and asks again.
 type PeersBody struct {
-	V      int         `json:"v"`
-	Deltas []PeerEntry `json:"deltas"`
+	V       int         `json:"v"`
+	Gate    string      `json:"gate"`
+	Epoch   edge.Epoch  `json:"epoch"`
+	From    uint64      `json:"from"` // one more than the entry sent before these; 0 = none
+	Entries []PeerEntry `json:"entries"`
 }
 
 // PeerEntry is what one entry of a peer changed.
 type PeerEntry struct {
-	Gate   string       `json:"gate"`
-	Epoch  edge.Epoch   `json:"epoch"`
 	Seq    uint64       `json:"seq"`
-	Time   int64        `json:"t"`
+	Time   int64        `json:"t"` // UTC ms
 	Deltas []edge.Delta `json:"deltas"`
 }
 
@@ -117,6 +120,8 @@ type StatusMessage struct {
 	Time     int64               `json:"t,omitempty"`
 	Clock    edge.ClockState     `json:"clock,omitempty"`
 	Nonce    string              `json:"nonce,omitempty"`
+	Key      string              `json:"key,omitempty"` // the device's note verifier key: what an operator approves
+	Age      string              `json:"age,omitempty"` // the device's recipient
 	Devices  []edge.DeviceHealth `json:"devices,omitempty"`
 	Flash    int64               `json:"flash,omitempty"` // bytes written to the medium per entry
 }

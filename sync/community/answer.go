@@ -1,0 +1,275 @@
+package community
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"filippo.io/age"
+
+	"gatehouse/sync/wire"
+)
+
+const (
+	chunkAgain   = 5 * time.Second // a chunk that several gates want goes out once in this time
+	announcePoll = 5 * time.Second // how often publications of other processes are looked for
+)
+
+// answerLoop sees to everything gates send but their journals.
+func (s *Server) answerLoop(ctx context.Context) error {
+	published := map[string]time.Time{}
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case m := <-s.asked:
+			var err error
+			switch m.channel {
+			case wire.Requests:
+				err = s.answer(ctx, m, published)
+			case wire.Status:
+				err = s.noteStatus(ctx, m)
+			case wire.Alerts:
+				err = s.noteAlert(ctx, m)
+			}
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if err != nil {
+				s.log.Warn("cannot answer a gate", "site", m.site, "gate", m.gate, "channel", m.channel, "error", err)
+			}
+		}
+	}
+}
+
+// answer sends the manifest, then what the gate wants, and moves the peers' marks.
+func (s *Server) answer(ctx context.Context, m asked, published map[string]time.Time) error {
+	var q wire.Request
+	if err := wire.Decode(m.payload, &q); err != nil {
+		return err
+	}
+	if q.V != wire.Version || len(q.Nonce) > 100 {
+		return fmt.Errorf("%w: request of version %d", wire.ErrMalformed, q.V)
+	}
+	g, err := s.gate(ctx, m.gateName, keysFresh)
+	if err != nil {
+		return err
+	}
+	if g == nil {
+		return errors.New("the gate is not registered")
+	}
+	if err := s.manifest(ctx, g, q.Nonce, &q); err != nil {
+		return err
+	}
+	now := time.Now()
+	for h, t := range published {
+		if now.Sub(t) > chunkAgain {
+			delete(published, h)
+		}
+	}
+	for _, h := range q.Want {
+		if _, lately := published[h]; lately {
+			continue
+		}
+		topic, payload, err := s.store.publication(ctx, g.site, h)
+		if err != nil {
+			return fmt.Errorf("cannot read what has hash %.64q: %w", h, err)
+		}
+		if payload == nil {
+			continue // replaced meanwhile; the manifest names what is in force
+		}
+		if err := s.t.Publish(ctx, topic, payload, false); err != nil {
+			return err
+		}
+		published[h] = now
+	}
+	return s.confirm(ctx, g, q.Peers)
+}
+
+// manifest tells a gate what it needs. q is what it has; nil when that is not
+// known, which names everything.
+func (s *Server) manifest(ctx context.Context, g *gate, nonce string, q *wire.Request) error {
+	body := wire.ManifestBody{V: wire.Version, Nonce: nonce}
+	reg, err := s.store.registry(ctx, g.site)
+	if err != nil {
+		return fmt.Errorf("cannot read the registry: %w", err)
+	}
+	if reg != nil && (q == nil || q.Registry != reg.version) {
+		if key := sealTo(reg.identity, g); key != nil {
+			body.Registry = &wire.RegistryRef{Version: reg.version, Rows: reg.rows, Key: key}
+			if body.Registry.Chunks, err = s.store.chunks(ctx, g.site); err != nil {
+				return fmt.Errorf("cannot read the registry's chunks: %w", err)
+			}
+		}
+	}
+	pol, err := s.store.policy(ctx, g.site)
+	if err != nil {
+		return fmt.Errorf("cannot read the policy: %w", err)
+	}
+	if pol != nil && (q == nil || q.Policy != pol.Policy) {
+		body.Policies = []wire.PolicyRef{*pol}
+	}
+	body.Time = time.Now().UnixMilli()
+	return s.say(ctx, gateName{g.site, g.name}, wire.TypeManifest, wire.Manifest, body)
+}
+
+// sealTo encrypts the site's content identity to the gate's approved devices;
+// nil when none of them has said where to.
+func sealTo(identity string, g *gate) []byte {
+	var to []age.Recipient
+	for _, k := range g.keys {
+		if r, err := age.ParseX25519Recipient(k.Age); err == nil && k.State == KeyApproved {
+			to = append(to, r)
+		}
+	}
+	if len(to) == 0 {
+		return nil
+	}
+	b, err := seal([]byte(identity), to...)
+	if err != nil {
+		return nil
+	}
+	return b
+}
+
+// seal encrypts with age.
+func seal(plain []byte, to ...age.Recipient) ([]byte, error) {
+	var buf bytes.Buffer
+	w, err := age.Encrypt(&buf, to...)
+	if err != nil {
+		return nil, fmt.Errorf("cannot encrypt: %w", err)
+	}
+	if _, err := io.Copy(w, bytes.NewReader(plain)); err != nil {
+		return nil, fmt.Errorf("cannot encrypt: %w", err)
+	}
+	if err := w.Close(); err != nil {
+		return nil, fmt.Errorf("cannot encrypt: %w", err)
+	}
+	return buf.Bytes(), nil
+}
+
+// announceLoop tells all gates of a site when something new was published, by
+// this process or by another one on the same store.
+func (s *Server) announceLoop(ctx context.Context) error {
+	known, err := s.store.publications(ctx)
+	if err != nil {
+		s.log.Warn("cannot read what is published", "error", err)
+	}
+	t := time.NewTicker(announcePoll)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-t.C:
+		case <-s.published:
+		}
+		now, err := s.store.publications(ctx)
+		if err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			s.log.Warn("cannot read what is published", "error", err)
+			continue
+		}
+		for site, what := range now {
+			if known[site] == what {
+				continue
+			}
+			if err := s.announce(ctx, site); err != nil {
+				if ctx.Err() != nil {
+					return ctx.Err()
+				}
+				s.log.Warn("cannot announce; gates will ask by themselves", "site", site, "error", err)
+			}
+		}
+		known = now
+	}
+}
+
+func (s *Server) announce(ctx context.Context, site string) error {
+	names, err := s.store.gateNames(ctx, site)
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		g, err := s.gate(ctx, n, keysFresh)
+		if err != nil {
+			return err
+		}
+		if err := s.manifest(ctx, g, "", nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// noteStatus keeps a gate's last word, and the key it says it has when that is
+// not known: an operator may approve it then.
+func (s *Server) noteStatus(ctx context.Context, m asked) error {
+	text, err := wire.Expand(m.payload, wire.MaxMessage)
+	if err != nil {
+		return err
+	}
+	var st wire.StatusMessage
+	if err := wire.Decode(text, &st); err != nil {
+		return err
+	}
+	now := time.Now().UnixMilli()
+	if st.Key != "" {
+		name, public, err := verifierKey(st.Key)
+		if err != nil {
+			return err
+		}
+		g, err := s.gate(ctx, m.gateName, keysFresh)
+		if err != nil {
+			return err
+		}
+		known := false
+		if g != nil {
+			for _, k := range g.keys {
+				known = known || k.Public == public
+			}
+		}
+		if !known {
+			k := GateKey{Name: name, Public: public, Age: st.Age, State: KeyPending, By: "status"}
+			if err := s.store.setKey(ctx, m.site, m.gate, k, now); err != nil {
+				return err
+			}
+		}
+	}
+	_, err = s.store.w.ExecContext(ctx, `UPDATE gate SET status = $1, status_at = $2 WHERE site = $3 AND name = $4`, string(text), now, m.site, m.gate)
+	return err
+}
+
+// verifierKey reads a note verifier key (name+hash+base64) of Ed25519.
+func verifierKey(vkey string) (string, [32]byte, error) {
+	name, rest, _ := strings.Cut(vkey, "+")
+	_, b64, _ := strings.Cut(rest, "+")
+	b, err := base64.StdEncoding.DecodeString(b64)
+	if err != nil || len(b) != 33 || b[0] != 1 || wire.CheckName(name) != nil {
+		return "", [32]byte{}, fmt.Errorf("%w: key %.100q is not name+hash+base64 of an Ed25519 key", wire.ErrMalformed, vkey)
+	}
+	return name, [32]byte(b[1:]), nil
+}
+
+func (s *Server) noteAlert(ctx context.Context, m asked) error {
+	var a wire.AlertMessage
+	if err := wire.Decode(m.payload, &a); err != nil {
+		return err
+	}
+	g, err := s.gate(ctx, m.gateName, keysFresh)
+	if err != nil {
+		return err
+	}
+	if g == nil || len(a.Code) > 100 || len(a.Text) > 1000 {
+		return fmt.Errorf("%w: alert of an unknown gate, or too long", wire.ErrMalformed)
+	}
+	s.log.Warn("alert", "site", m.site, "gate", m.gate, "code", a.Code, "text", a.Text)
+	return s.store.alert(ctx, g.id, "gate:"+a.Code, a.Lane, a.Text, time.Now().UnixMilli())
+}

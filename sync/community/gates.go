@@ -1,0 +1,108 @@
+package community
+
+import (
+	"context"
+	"crypto/ed25519"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// gate is one gate of a site with the keys of its devices.
+type gate struct {
+	id         int64
+	site, name string
+	keys       []GateKey
+}
+
+// KeyState says what the community thinks of a device's key.
+type KeyState string
+
+const (
+	KeyApproved KeyState = "approved"
+	KeyPending  KeyState = "pending" // seen, waits for somebody to approve it
+	KeyRevoked  KeyState = "revoked"
+)
+
+// GateKey is the key of one device that is, was or says that it is a gate.
+type GateKey struct {
+	Name   string // in signed notes
+	Public [32]byte
+	Age    string // recipient for what only this device may read; empty = not known
+	State  KeyState
+	Since  int64 // UTC ms of the state
+	By     string
+}
+
+// maxPending bounds the unknown keys that are remembered for one gate: whoever
+// may write under its topic must not fill the database.
+const maxPending = 8
+
+// gateOf reads a gate with its keys; nil when it is unknown.
+func (s *store) gateOf(ctx context.Context, q querier, site, name string) (*gate, error) {
+	g := &gate{site: site, name: name}
+	err := q.QueryRowContext(ctx, `SELECT id FROM gate WHERE site = $1 AND name = $2`, site, name).Scan(&g.id)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	rows, err := q.QueryContext(ctx, `SELECT name, public, age, state, since, by FROM gate_key WHERE gate = $1 ORDER BY since`, g.id)
+	err = each(rows, err, func() error {
+		var k GateKey
+		var public []byte
+		if err := rows.Scan(&k.Name, &public, &k.Age, &k.State, &k.Since, &k.By); err != nil {
+			return err
+		}
+		if len(public) != ed25519.PublicKeySize {
+			return fmt.Errorf("gate %s/%s: stored key has %d bytes", site, name, len(public))
+		}
+		k.Public = [32]byte(public)
+		g.keys = append(g.keys, k)
+		return nil
+	})
+	return g, err
+}
+
+// setKey makes the gate, and sets the state of one of its keys.
+func (s *store) setKey(ctx context.Context, site, name string, k GateKey, now int64) error {
+	return s.write(ctx, func(tx *sql.Tx) error {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO gate (site, name, added) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`, site, name, now); err != nil {
+			return err
+		}
+		g, err := s.gateOf(ctx, tx, site, name)
+		if err != nil {
+			return err
+		}
+		i := slices.IndexFunc(g.keys, func(o GateKey) bool { return o.Public == k.Public })
+		if k.State == KeyPending {
+			pending := 0
+			for _, o := range g.keys {
+				if o.State == KeyPending {
+					pending++
+				}
+			}
+			if i >= 0 || pending >= maxPending {
+				return nil
+			}
+		}
+		_, err = tx.ExecContext(ctx, `INSERT INTO gate_key (gate, public, name, age, state, since, by) VALUES ($1, $2, $3, $4, $5, $6, $7)
+			ON CONFLICT (gate, public) DO UPDATE SET name = excluded.name, state = excluded.state, since = excluded.since, by = excluded.by,
+			age = CASE WHEN excluded.age = '' THEN gate_key.age ELSE excluded.age END`,
+			g.id, k.Public[:], k.Name, k.Age, string(k.State), now, k.By)
+		return err
+	})
+}
+
+// alert notes something a person should look at: one row for one matter, however
+// often it happens.
+func (s *store) alert(ctx context.Context, gate int64, kind, about, text string, now int64) error {
+	return s.write(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `INSERT INTO alert (gate, kind, about, text, first, last, times) VALUES ($1, $2, $3, $4, $5, $5, 1)
+			ON CONFLICT (gate, kind, about) DO UPDATE SET text = excluded.text, last = excluded.last, times = alert.times + 1`,
+			gate, kind, about, text, now)
+		return err
+	})
+}

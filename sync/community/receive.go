@@ -1,0 +1,478 @@
+package community
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"strconv"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
+
+	"gatehouse/edge"
+	"gatehouse/sync/wire"
+)
+
+const (
+	workers   = 2                      // that decode and hash
+	groupSize = 4096                   // entries that one transaction takes at most, beyond its first batch
+	patience  = 2 * time.Second        // a full queue holds the broker's connection up so long, then a batch is dropped
+	keysFresh = 30 * time.Second       // remembered keys are read again after this
+	keysRetry = time.Second            // and so soon when one is not among them
+	pauseMin  = 100 * time.Millisecond // between attempts to commit while the store fails
+	pauseMax  = 10 * time.Second
+)
+
+// prepared is a batch with everything done to it that needs no database.
+type prepared struct {
+	gateName
+	err    error // the payload cannot be read
+	batch  *wire.Batch
+	gate   *gate     // nil: nobody knows it
+	public [32]byte  // of the approved key that signed the head
+	signer string    // "", or why no approved key did
+	head   edge.Head // parsed; verified when signer is ""
+	leaves []tlog.Hash
+	cols   []columns
+	pieces []piece
+}
+
+// take hands a payload to its worker. The callback of the transport may wait a
+// little, which holds up the broker; not for long, since that connection also
+// carries everything else.
+func (s *Server) take(in incoming) {
+	c := s.decode[maphash.Comparable(seed, in.gateName)%workers]
+	select {
+	case c <- in:
+		return
+	default:
+	}
+	t := time.NewTimer(patience)
+	defer t.Stop()
+	select {
+	case c <- in:
+	case <-t.C:
+		s.dropped.Add(1)
+	}
+}
+
+var seed = maphash.MakeSeed()
+
+func (s *Server) decodeLoop(ctx context.Context, c <-chan incoming) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case in := <-c:
+			p, err := s.prepare(ctx, in)
+			if err != nil {
+				s.log.Error("a batch was dropped", "site", in.site, "gate", in.gate, "error", err)
+				s.dropped.Add(1)
+				continue
+			}
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case s.ready <- p:
+			}
+		}
+	}
+}
+
+// prepare decodes, verifies the signature, hashes, finds the columns and packs
+// the blocks. Its error is the store's; what is wrong with the batch is in the
+// result.
+func (s *Server) prepare(ctx context.Context, in incoming) (*prepared, error) {
+	p := &prepared{gateName: in.gateName}
+	var err error
+	if p.gate, err = s.gate(ctx, in.gateName, keysFresh); err != nil {
+		return nil, err
+	}
+	if p.batch, p.err = wire.DecodeBatch(in.payload); p.err != nil {
+		return p, nil
+	}
+	b := p.batch
+	if b.Site != in.site || b.Gate != in.gate {
+		p.err = fmt.Errorf("%w: batch of %s/%s on the topic of %s/%s", wire.ErrMalformed, b.Site, b.Gate, in.site, in.gate)
+		return p, nil
+	}
+	if p.signer = p.verify(s.cfg.Community); p.signer != "" {
+		// The key may have been approved just now, by another process.
+		if p.gate, err = s.gate(ctx, in.gateName, keysRetry); err != nil {
+			return nil, err
+		}
+		if p.signer = p.verify(s.cfg.Community); p.signer != "" {
+			return p, nil
+		}
+	}
+	if p.head.Size != b.First+b.Count {
+		p.err = fmt.Errorf("%w: batch of entries %d to %d with a head of size %d", wire.ErrMalformed, b.First, b.First+b.Count-1, p.head.Size)
+		return p, nil
+	}
+	p.leaves = make([]tlog.Hash, len(b.Lines))
+	p.cols = make([]columns, len(b.Lines))
+	for i, line := range b.Lines {
+		seq := b.First + uint64(i)
+		key := b.Key(seq)
+		data := edge.LeafData(key.Blind(seq), line)
+		p.leaves[i] = tlog.RecordHash(data[:])
+		if scanColumns(line, &p.cols[i]) != nil {
+			p.cols[i] = columns{of: -1}
+		}
+	}
+	p.pieces = p.cut(b.First)
+	return p, nil
+}
+
+// verify finds the approved key that signed the head; it says why there is none.
+func (p *prepared) verify(community string) string {
+	b := p.batch
+	if p.gate == nil {
+		return "the gate is not registered"
+	}
+	var known []note.Verifier
+	var keys []GateKey
+	for _, k := range p.gate.keys {
+		v, err := edge.HeadVerifier(k.Name, k.Public[:])
+		if err != nil {
+			continue
+		}
+		known, keys = append(known, v), append(keys, k)
+	}
+	h, n, err := edge.OpenHead([]byte(b.Head), known...)
+	if err != nil {
+		return "no registered key has signed the head: " + err.Error()
+	}
+	if want := edge.Origin(community, b.Site, b.Gate, b.Epoch); h.Origin != want {
+		return fmt.Sprintf("the head is of %.200q, not of %q", h.Origin, want)
+	}
+	p.head = h
+	state := KeyPending
+	for _, sig := range n.Sigs {
+		for i, v := range known {
+			if v.Name() == sig.Name && v.KeyHash() == sig.Hash {
+				if keys[i].State == KeyApproved {
+					p.public = keys[i].Public
+					return ""
+				}
+				state = keys[i].State
+			}
+		}
+	}
+	return "the key that signed the head is " + string(state)
+}
+
+// cut packs the lines from sequence from onwards into pieces of aligned blocks.
+func (p *prepared) cut(from uint64) []piece {
+	b := p.batch
+	var out []piece
+	var buf []byte
+	for end := b.First + b.Count; from < end; {
+		to := min(from&^(edge.BlockSize-1)+edge.BlockSize, end)
+		pc := piece{first: from, count: int(to - from), key: b.Key(from), hashes: make([]byte, 0, (to-from)*tlog.HashSize)}
+		buf = buf[:0]
+		for i := from - b.First; i < to-b.First; i++ {
+			buf = append(append(buf, b.Lines[i]...), '\n')
+			pc.hashes = append(pc.hashes, p.leaves[i][:]...)
+			pc.until = max(pc.until, p.cols[i].time)
+		}
+		pc.data = pack(buf)
+		out = append(out, pc)
+		from = to
+	}
+	return out
+}
+
+// commitLoop is the only writer of logs. It takes all batches that are waiting
+// into one transaction, and lets receipts out only after its commit.
+func (s *Server) commitLoop(ctx context.Context) error {
+	c := committer{Server: s, logs: map[logName]*gateLog{}}
+	pause := pauseMin
+	for {
+		var group []*prepared
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case p := <-s.ready:
+			group = append(group, p)
+		}
+	more:
+		for n := 0; n < groupSize; {
+			select {
+			case p := <-s.ready:
+				group = append(group, p)
+				n += len(p.leaves)
+			default:
+				break more
+			}
+		}
+		var err error
+		for n := 0; err == nil && len(group) > 0; group = group[n:] {
+			n, err = c.commit(ctx, group)
+		}
+		if err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			s.log.Error("cannot store batches; gates will send them again", "batches", len(group), "error", err)
+			s.dropped.Add(uint64(len(group)))
+			clear(c.logs)
+			if errors.Is(err, errMoved) {
+				continue // somebody else was faster; what is stored now is read again
+			}
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(pause):
+			}
+			pause = min(2*pause, pauseMax)
+			continue
+		}
+		pause = pauseMin
+	}
+}
+
+type logName struct {
+	gate  int64
+	epoch edge.Epoch
+}
+
+// committer holds what only the commit loop may touch.
+type committer struct {
+	*Server
+	logs map[logName]*gateLog // as stored
+}
+
+// maxLogs bounds the logs that are remembered; each is about a kilobyte.
+const maxLogs = 20_000
+
+// alarm is an alert to be stored.
+type alarm struct {
+	gate              int64
+	kind, about, text string
+}
+
+// commit decides on each batch of a group, stores what is new and then replies.
+// It returns how many batches are done with: one that repeats what this very
+// transaction stores ends the group, since it must be compared with it.
+func (c *committer) commit(ctx context.Context, group []*prepared) (int, error) {
+	if len(c.logs) > maxLogs {
+		clear(c.logs)
+	}
+	now := time.Now()
+	var adds []*addition
+	var out []reply
+	var alarms []alarm
+	last := map[*gateLog]*gateLog{} // what a log becomes in this transaction
+	fresh := map[logName]*gateLog{}
+	repeated := uint64(0)
+	done := 0
+	for _, p := range group {
+		v := verdict{now: now, last: last, fresh: fresh}
+		err := c.decide(ctx, p, &v)
+		if errors.Is(err, errLater) && done > 0 {
+			break
+		}
+		if err != nil {
+			return 0, err
+		}
+		done++
+		repeated += v.repeated
+		if v.add != nil {
+			adds = append(adds, v.add)
+			last[v.add.log] = &v.add.next
+		}
+		if v.alarm != nil {
+			alarms = append(alarms, *v.alarm)
+			c.log.Warn("batch refused", "site", p.site, "gate", p.gate, "kind", v.alarm.kind, "why", v.alarm.text)
+		}
+		if v.receipt != nil {
+			out = append(out, reply{p.gateName, v.receipt})
+		}
+	}
+	if len(adds) > 0 {
+		if err := c.store.add(ctx, now.UnixMilli(), adds); err != nil {
+			return 0, err
+		}
+		for _, a := range adds {
+			*a.log = a.next
+		}
+		for n, l := range fresh {
+			if l.tree.size > 0 {
+				c.logs[n] = l
+			}
+		}
+	}
+	c.repeated.Add(repeated)
+	for _, a := range alarms {
+		if a.gate == 0 {
+			continue // nobody's gate: the log has it
+		}
+		if err := c.store.alert(ctx, a.gate, a.kind, a.about, a.text, now.UnixMilli()); err != nil {
+			c.log.Error("cannot store an alert", "kind", a.kind, "error", err)
+		}
+	}
+	for _, r := range out {
+		c.replies.put(r)
+	}
+	if len(adds) > 0 {
+		c.relay.wake()
+	}
+	return done, nil
+}
+
+// errLater says that a batch must be decided on after this transaction.
+var errLater = errors.New("repeats what is being stored")
+
+// verdict is what decide makes of a batch.
+type verdict struct {
+	now      time.Time
+	last     map[*gateLog]*gateLog
+	fresh    map[logName]*gateLog
+	add      *addition
+	receipt  *wire.Receipt
+	alarm    *alarm
+	repeated uint64
+}
+
+func (c *committer) decide(ctx context.Context, p *prepared, v *verdict) error {
+	if p.err != nil {
+		return c.refuse(ctx, p, v, nil, wire.RefusedMalformed, p.err.Error())
+	}
+	if p.signer != "" {
+		return c.refuse(ctx, p, v, nil, wire.RefusedKey, p.signer)
+	}
+	b := p.batch
+	n := logName{p.gate.id, b.Epoch}
+	l := c.logs[n]
+	if l == nil {
+		l = v.fresh[n]
+	}
+	if l == nil {
+		var err error
+		if l, err = c.store.log(ctx, p.gate, b.Epoch); err != nil {
+			return fmt.Errorf("cannot read log %s/%s/%s: %w", p.site, p.gate.name, b.Epoch, err)
+		}
+		if l == nil {
+			l = &gateLog{gate: p.gate, epoch: b.Epoch, public: p.public}
+			v.fresh[n] = l
+		} else {
+			c.logs[n] = l
+		}
+	}
+	cur := l
+	if x := v.last[l]; x != nil {
+		cur = x
+	}
+	end := b.First + b.Count
+	switch {
+	case cur.public != p.public:
+		return c.refuse(ctx, p, v, cur, wire.RefusedEpoch, "this epoch belongs to another device")
+	case b.First > cur.tree.size:
+		return c.refuse(ctx, p, v, cur, wire.RefusedGap, "entries from "+strconv.FormatUint(cur.tree.size, 10)+" on are missing")
+	}
+	// What came before must be what is stored, to the byte: its leaves say so.
+	overlap := min(cur.tree.size, end) - b.First
+	if overlap > 0 {
+		same, err := c.same(ctx, l, cur, p, overlap)
+		if err != nil {
+			return err
+		}
+		if !same {
+			return c.refuse(ctx, p, v, cur, wire.RefusedFork, "entries that were stored before have other content now")
+		}
+		v.repeated = overlap
+	}
+	if end <= cur.tree.size {
+		v.receipt = &wire.Receipt{Epoch: cur.epoch, Size: cur.tree.size, Head: string(cur.receipt)}
+		return nil
+	}
+	next := *cur
+	next.tree = cur.tree.clone()
+	for _, h := range p.leaves[overlap:] {
+		next.tree.append(h)
+	}
+	if next.tree.root() != p.head.Root {
+		return c.refuse(ctx, p, v, cur, wire.RefusedFork, "the head is not of the entries that are stored followed by these")
+	}
+	from := b.First + overlap
+	if from%edge.BlockSize != 0 && b.Key(from) != cur.blockKey {
+		return c.refuse(ctx, p, v, cur, wire.RefusedFork, "the key of an incomplete block has changed")
+	}
+	if next.tree.size > 0 && from == 0 {
+		next.parent, next.forked = parentOf(p.cols[0])
+	}
+	next.blockKey = b.Key(end - 1)
+	next.head = []byte(b.Head)
+	var err error
+	if next.receipt, err = wire.Cosign(next.head, v.now, c.cfg.Signer); err != nil {
+		return err
+	}
+	pieces := p.pieces
+	if overlap > 0 {
+		pieces = p.cut(from)
+	}
+	v.add = &addition{log: l, before: cur.tree.size, first: from, cols: p.cols[overlap:], pieces: pieces, next: next}
+	v.receipt = &wire.Receipt{Epoch: next.epoch, Size: next.tree.size, Head: string(next.receipt)}
+	return nil
+}
+
+// same says whether the first n leaves of a batch are those that are stored.
+func (c *committer) same(ctx context.Context, l, cur *gateLog, p *prepared, n uint64) (bool, error) {
+	if cur != l {
+		return false, errLater
+	}
+	stored, err := c.store.hashes(ctx, c.store.r, l.id, p.batch.First, p.batch.First+n)
+	if err != nil {
+		return false, fmt.Errorf("log %s: %w", l.name(), err)
+	}
+	for i := range stored {
+		if stored[i] != p.leaves[i] {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// parentOf reads which epoch this one follows from its first entry.
+func parentOf(first columns) (edge.Epoch, uint64) {
+	var d struct {
+		Parent *edge.Epoch `json:"parent"`
+		Forked uint64      `json:"forked"`
+	}
+	if string(first.kind) != string(edge.KindEpoch) || json.Unmarshal(first.data, &d) != nil || d.Parent == nil {
+		return 0, 0
+	}
+	return *d.Parent, d.Forked
+}
+
+// refuse makes the refusal and, but for a gap, which happens in a healthy
+// system, an alert.
+func (c *committer) refuse(ctx context.Context, p *prepared, v *verdict, cur *gateLog, code wire.Code, why string) error {
+	r := &wire.Receipt{Refusal: &wire.Refusal{Code: code, Text: why, At: v.now.UnixMilli()}}
+	if p.batch != nil {
+		r.Epoch = p.batch.Epoch
+	}
+	if cur != nil {
+		r.Size, r.Head = cur.tree.size, string(cur.receipt)
+	}
+	if err := r.SignRefusal(p.site, p.gateName.gate, c.cfg.Signer); err != nil {
+		return err
+	}
+	v.receipt = r
+	if code == wire.RefusedGap {
+		return nil
+	}
+	about := ""
+	if p.batch != nil && p.gate != nil && p.signer == "" {
+		about = p.batch.Epoch.String()
+	}
+	v.alarm = &alarm{kind: string(code), about: about, text: why}
+	if p.gate != nil {
+		v.alarm.gate = p.gate.id
+	}
+	return nil
+}

@@ -1,0 +1,115 @@
+package community
+
+import (
+	"context"
+	"database/sql"
+	"strconv"
+	"strings"
+)
+
+// sqliteBulk inserts some rows with each statement: a call into the database
+// costs more than a row does.
+type sqliteBulk struct{}
+
+const entryColumns = `log, seq, at, kind, lane, presentation, of, actor, pass, household, category, outcome, rule, reason, result`
+
+// chunk is how many rows one SQLite statement inserts.
+const chunk = 16
+
+// valuesOf makes "insert ($1, $2), ($3, $4)" with rows groups of width parameters.
+func valuesOf(insert string, rows, width int) string {
+	var b strings.Builder
+	b.WriteString(insert)
+	for i := range rows {
+		for j := range width {
+			switch {
+			case j > 0:
+				b.WriteString(", ")
+			case i > 0:
+				b.WriteString("), (")
+			default:
+				b.WriteString(" VALUES (")
+			}
+			b.WriteByte('$')
+			b.WriteString(strconv.Itoa(i*width + j + 1))
+		}
+	}
+	b.WriteByte(')')
+	return b.String()
+}
+
+// insertRows feeds rows of width values each, which next appends, to statements
+// of chunk rows.
+func insertRows(ctx context.Context, tx *sql.Tx, insert string, rows, width int, next func(args []any, row int) []any) error {
+	args := make([]any, 0, chunk*width)
+	var stmt *sql.Stmt
+	for row := 0; row < rows; {
+		n := min(chunk, rows-row)
+		args = args[:0]
+		for i := range n {
+			args = next(args, row+i)
+		}
+		row += n
+		if n < chunk {
+			if _, err := tx.ExecContext(ctx, valuesOf(insert, n, width), args...); err != nil {
+				return err
+			}
+			continue
+		}
+		if stmt == nil {
+			var err error
+			if stmt, err = tx.PrepareContext(ctx, valuesOf(insert, chunk, width)); err != nil {
+				return err
+			}
+			defer stmt.Close()
+		}
+		if _, err := stmt.ExecContext(ctx, args...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (sqliteBulk) entries(ctx context.Context, tx *sql.Tx, adds []*addition) error {
+	for _, a := range adds {
+		err := insertRows(ctx, tx, `INSERT INTO entry (`+entryColumns+`)`, len(a.cols), 15, func(args []any, i int) []any {
+			c := &a.cols[i]
+			return append(args, a.next.id, int64(a.first)+int64(i), c.time, string(c.kind), text(c.lane), number(c.presentation),
+				reference(c.of), text(c.actor), number(c.pass), number(c.household), text(c.category), text(c.outcome), text(c.rule),
+				text(c.reason), text(c.result))
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (sqliteBulk) deltas(ctx context.Context, tx *sql.Tx, rows []deltaRow) error {
+	return insertRows(ctx, tx, `INSERT INTO delta (log, seq, at, deltas)`, len(rows), 4, func(args []any, i int) []any {
+		r := &rows[i]
+		return append(args, r.log, int64(r.seq), r.at, r.deltas)
+	})
+}
+
+// text, number and reference make what is absent NULL.
+func text(b []byte) any {
+	if len(b) == 0 {
+		return nil
+	}
+	return string(b)
+}
+
+func number(v int64) any {
+	if v == 0 {
+		return nil
+	}
+	return v
+}
+
+func reference(v int64) any {
+	if v < 0 {
+		return nil
+	}
+	return v
+}

@@ -1,0 +1,343 @@
+package community
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"github.com/pressly/goose/v3"
+	"golang.org/x/mod/sumdb/tlog"
+
+	"gatehouse/edge"
+	"gatehouse/edge/sqlite"
+)
+
+//go:embed migrations
+var migrations embed.FS
+
+// store is the server's database. Its SQL is the same for both engines (both
+// take $1) but for the bulk statements, which are the engine's own.
+type store struct {
+	w, r *sql.DB
+	bulk bulk
+	shut func() error
+}
+
+// bulk writes many rows at once in the way that suits one database engine.
+type bulk interface {
+	entries(ctx context.Context, tx *sql.Tx, adds []*addition) error
+	deltas(ctx context.Context, tx *sql.Tx, rows []deltaRow) error
+}
+
+// openStore opens where: the path of an SQLite file, or a postgres:// address.
+func openStore(ctx context.Context, where string) (*store, error) {
+	if strings.HasPrefix(where, "postgres://") || strings.HasPrefix(where, "postgresql://") {
+		return openPostgres(ctx, where)
+	}
+	// FULL: a receipt is a promise, so what it speaks of must be on the medium.
+	db, err := sqlite.Open(ctx, where, sqlite.Options{PageSize: 8192, CacheKiB: 16384, Full: true})
+	if err != nil {
+		return nil, err
+	}
+	s := &store{w: db.W, r: db.R, bulk: sqliteBulk{}, shut: db.Close}
+	if err := migrate(ctx, goose.DialectSQLite3, db.W, "migrations/sqlite"); err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot open %s: %w", where, err), db.Close())
+	}
+	return s, nil
+}
+
+// migrate brings the schema up to date and refuses one that is newer than this
+// program.
+func migrate(ctx context.Context, d goose.Dialect, db *sql.DB, dir string, o ...goose.ProviderOption) error {
+	sub, err := fs.Sub(migrations, dir)
+	if err != nil {
+		return err
+	}
+	p, err := goose.NewProvider(d, db, sub, append(o, goose.WithDisableGlobalRegistry(true))...)
+	if err != nil {
+		return fmt.Errorf("cannot read the migrations: %w", err)
+	}
+	have, want, err := p.GetVersions(ctx)
+	if err != nil {
+		return fmt.Errorf("cannot read the schema's version: %w", err)
+	}
+	if have > want {
+		return fmt.Errorf("%w: its schema is %d, this program knows %d", sqlite.ErrNewer, have, want)
+	}
+	if _, err := p.Up(ctx); err != nil {
+		return fmt.Errorf("cannot bring the schema up to date: %w", err)
+	}
+	return nil
+}
+
+func (s *store) close() error { return s.shut() }
+
+// write runs f in one transaction.
+func (s *store) write(ctx context.Context, f func(*sql.Tx) error) error {
+	tx, err := s.w.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	if err := f(tx); err != nil {
+		return errors.Join(err, tx.Rollback())
+	}
+	return tx.Commit()
+}
+
+// querier is a database or a transaction.
+type querier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+// each calls f for every row.
+func each(rows *sql.Rows, err error, f func() error) error {
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := f(); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// gateLog is one epoch of one gate as stored.
+type gateLog struct {
+	id       int64 // 0 = not stored yet
+	gate     *gate
+	epoch    edge.Epoch
+	public   [32]byte // the device key that signs its heads
+	tree     tree
+	head     []byte        // the last head's note, as the gate signed it
+	receipt  []byte        // the same with the server's cosignature
+	blockKey edge.BlockKey // of the incomplete block at the end
+	parent   edge.Epoch
+	forked   uint64
+}
+
+// piece is the part of one aligned block that came in one batch. When the block
+// is complete its pieces are replaced by one.
+type piece struct {
+	first  uint64
+	count  int
+	until  int64 // greatest time of its entries, UTC ms
+	key    edge.BlockKey
+	hashes []byte // leaf hashes, 32 bytes each
+	data   []byte // the lines, each with its newline, zstd
+}
+
+// addition is what one verified batch adds to a log.
+type addition struct {
+	log    *gateLog
+	before uint64 // size that the log must have
+	first  uint64
+	cols   []columns
+	pieces []piece
+	next   gateLog // what the log becomes
+}
+
+type deltaRow struct {
+	log    int64
+	seq    uint64
+	at     int64
+	deltas string
+}
+
+// errMoved says that a log is not as this process remembers it.
+var errMoved = errors.New("the log was changed by somebody else")
+
+// add stores additions and the marks of their receipts in one transaction.
+func (s *store) add(ctx context.Context, now int64, adds []*addition) error {
+	return s.write(ctx, func(tx *sql.Tx) error {
+		var deltas []deltaRow
+		for _, a := range adds {
+			n := &a.next
+			if n.id == 0 {
+				n.id = a.log.id // an addition before this one has made the log
+			}
+			var err error
+			if n.id == 0 {
+				err = tx.QueryRowContext(ctx, `INSERT INTO log (gate, epoch, public, size, edges, head, receipt, parent, forked, first_at, last_at)
+					VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10) ON CONFLICT DO NOTHING RETURNING id`,
+					n.gate.id, n.epoch.String(), n.public[:], int64(n.tree.size), n.tree.bytes(), n.head, n.receipt,
+					parentText(n.parent), int64(n.forked), now).Scan(&n.id)
+				if errors.Is(err, sql.ErrNoRows) {
+					err = errMoved
+				}
+				a.log.id = n.id
+			} else {
+				var res sql.Result
+				res, err = tx.ExecContext(ctx, `UPDATE log SET size = $1, edges = $2, head = $3, receipt = $4, last_at = $5 WHERE id = $6 AND size = $7`,
+					int64(n.tree.size), n.tree.bytes(), n.head, n.receipt, now, n.id, int64(a.before))
+				if err == nil {
+					if k, e := res.RowsAffected(); e != nil || k != 1 {
+						err = errors.Join(errMoved, e)
+					}
+				}
+			}
+			if err != nil {
+				return fmt.Errorf("cannot move the mark of %s: %w", n.name(), err)
+			}
+			if err := s.addPieces(ctx, tx, n.id, a.pieces); err != nil {
+				return fmt.Errorf("cannot store blocks of %s: %w", n.name(), err)
+			}
+			for i := range a.cols {
+				if d := a.cols[i].deltas; d != nil {
+					deltas = append(deltas, deltaRow{log: n.id, seq: a.first + uint64(i), at: a.cols[i].time, deltas: string(d)})
+				}
+			}
+		}
+		if err := s.bulk.entries(ctx, tx, adds); err != nil {
+			return fmt.Errorf("cannot store entries: %w", err)
+		}
+		if err := s.bulk.deltas(ctx, tx, deltas); err != nil {
+			return fmt.Errorf("cannot store deltas: %w", err)
+		}
+		return nil
+	})
+}
+
+func parentText(e edge.Epoch) string {
+	if e == 0 {
+		return ""
+	}
+	return e.String()
+}
+
+func (l *gateLog) name() string { return l.gate.site + "/" + l.gate.name + "/" + l.epoch.String() }
+
+// addPieces stores pieces; one that completes its block takes in those before it.
+func (s *store) addPieces(ctx context.Context, tx *sql.Tx, log int64, pieces []piece) error {
+	for _, p := range pieces {
+		start := p.first &^ (edge.BlockSize - 1)
+		if p.first != start && p.first+uint64(p.count) == start+edge.BlockSize {
+			var err error
+			if p, err = s.complete(ctx, tx, log, p); err != nil {
+				return err
+			}
+		}
+		if _, err := tx.ExecContext(ctx, `INSERT INTO leaf (log, first, hashes) VALUES ($1, $2, $3)`, log, int64(p.first), p.hashes); err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, `INSERT INTO block (log, first, count, until, key, data) VALUES ($1, $2, $3, $4, $5, $6)`,
+			log, int64(p.first), p.count, p.until, p.key[:], p.data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// complete joins the last piece of a block with those before it and removes them.
+func (s *store) complete(ctx context.Context, tx *sql.Tx, log int64, last piece) (piece, error) {
+	start := last.first &^ (edge.BlockSize - 1)
+	whole := piece{first: start, until: last.until, key: last.key}
+	rows, err := tx.QueryContext(ctx, `SELECT b.count, b.until, b.data, l.hashes FROM block b JOIN leaf l ON l.log = b.log AND l.first = b.first
+		WHERE b.log = $1 AND b.first >= $2 AND b.first < $3 ORDER BY b.first`, log, int64(start), int64(last.first))
+	var lines []byte
+	err = each(rows, err, func() error {
+		var p piece
+		if err := rows.Scan(&p.count, &p.until, &p.data, &p.hashes); err != nil {
+			return err
+		}
+		var err error
+		if lines, err = unpack(lines, p.data); err != nil {
+			return err
+		}
+		whole.count += p.count
+		whole.until = max(whole.until, p.until)
+		whole.hashes = append(whole.hashes, p.hashes...)
+		return nil
+	})
+	if err != nil {
+		return piece{}, err
+	}
+	if lines, err = unpack(lines, last.data); err != nil {
+		return piece{}, err
+	}
+	whole.count += last.count
+	whole.hashes = append(whole.hashes, last.hashes...)
+	if whole.count != edge.BlockSize || len(whole.hashes) != edge.BlockSize*tlog.HashSize {
+		return piece{}, fmt.Errorf("block at %d has %d entries and %d bytes of hashes, want %d entries", start, whole.count, len(whole.hashes), edge.BlockSize)
+	}
+	whole.data = pack(lines)
+	for _, q := range []string{`DELETE FROM block WHERE log = $1 AND first >= $2 AND first < $3`, `DELETE FROM leaf WHERE log = $1 AND first >= $2 AND first < $3`} {
+		if _, err := tx.ExecContext(ctx, q, log, int64(start), int64(last.first)); err != nil {
+			return piece{}, err
+		}
+	}
+	return whole, nil
+}
+
+// hashes reads the leaf hashes of entries from to to (exclusive).
+func (s *store) hashes(ctx context.Context, q querier, log int64, from, to uint64) ([]tlog.Hash, error) {
+	out := make([]tlog.Hash, 0, to-from)
+	rows, err := q.QueryContext(ctx, `SELECT first, hashes FROM leaf WHERE log = $1 AND first >= $2 AND first < $3 ORDER BY first`,
+		log, int64(from&^(edge.BlockSize-1)), int64(to))
+	err = each(rows, err, func() error {
+		var first int64
+		var b []byte
+		if err := rows.Scan(&first, &b); err != nil {
+			return err
+		}
+		for i := 0; i < len(b)/tlog.HashSize; i++ {
+			if seq := uint64(first) + uint64(i); seq >= from && seq < to {
+				if seq != from+uint64(len(out)) {
+					return fmt.Errorf("leaf hash %d is missing", from+uint64(len(out)))
+				}
+				out = append(out, tlog.Hash(b[i*tlog.HashSize:]))
+			}
+		}
+		return nil
+	})
+	if err == nil && uint64(len(out)) != to-from {
+		err = fmt.Errorf("leaf hash %d is missing", from+uint64(len(out)))
+	}
+	return out, err
+}
+
+// log reads one epoch of a gate; nil when there is none.
+func (s *store) log(ctx context.Context, g *gate, e edge.Epoch) (*gateLog, error) {
+	l := &gateLog{gate: g, epoch: e}
+	var size, forked int64
+	var public, edges []byte
+	var parent string
+	err := s.w.QueryRowContext(ctx, `SELECT id, public, size, edges, head, receipt, parent, forked FROM log WHERE gate = $1 AND epoch = $2`, g.id, e.String()).
+		Scan(&l.id, &public, &size, &edges, &l.head, &l.receipt, &parent, &forked)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if len(public) != 32 {
+		return nil, fmt.Errorf("log %s: stored key has %d bytes", l.name(), len(public))
+	}
+	l.public, l.forked = [32]byte(public), uint64(forked)
+	if parent != "" {
+		if l.parent, err = edge.ParseEpoch(parent); err != nil {
+			return nil, err
+		}
+	}
+	if l.tree, err = treeOf(uint64(size), edges); err != nil {
+		return nil, fmt.Errorf("log %s: %w", l.name(), err)
+	}
+	if rest := uint64(size) % edge.BlockSize; rest != 0 {
+		var key []byte
+		if err := s.w.QueryRowContext(ctx, `SELECT key FROM block WHERE log = $1 AND first >= $2 ORDER BY first DESC LIMIT 1`,
+			l.id, size-int64(rest)).Scan(&key); err != nil {
+			return nil, fmt.Errorf("log %s: cannot read the last block's key: %w", l.name(), err)
+		}
+		if len(key) != len(l.blockKey) {
+			return nil, fmt.Errorf("log %s: last block's key has %d bytes", l.name(), len(key))
+		}
+		l.blockKey = edge.BlockKey(key)
+	}
+	return l, nil
+}
