@@ -47,7 +47,7 @@ func (s *Server) answerLoop(ctx context.Context) error {
 	}
 }
 
-// answer sends the manifest, then what the gate wants, and moves the peers' marks.
+// answer moves the peers' marks, sends the manifest, then what the gate wants.
 func (s *Server) answer(ctx context.Context, m asked, published map[string]time.Time) error {
 	var q wire.Request
 	if err := wire.Decode(m.payload, &q); err != nil {
@@ -62,6 +62,9 @@ func (s *Server) answer(ctx context.Context, m asked, published map[string]time.
 	}
 	if g == nil {
 		return errors.New("the gate is not registered")
+	}
+	if err := s.confirm(ctx, g, q.Peers); err != nil {
+		return err
 	}
 	if err := s.manifest(ctx, g, q.Nonce, &q); err != nil {
 		return err
@@ -88,7 +91,7 @@ func (s *Server) answer(ctx context.Context, m asked, published map[string]time.
 		}
 		published[h] = now
 	}
-	return s.confirm(ctx, g, q.Peers)
+	return nil
 }
 
 // manifest tells a gate what it needs. q is what it has; nil when that is not

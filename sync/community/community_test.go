@@ -481,7 +481,7 @@ func TestPeersUntilConfirmed(t *testing.T) {
 	}
 	stop()
 
-	s, b, stop = start(t, where)
+	_, b, stop = start(t, where)
 	if p = peers(t, b, west); p.From != 0 || len(p.Entries) != 3 {
 		t.Fatalf("after a restart: %+v", p)
 	}

@@ -2,8 +2,9 @@ package community
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 
 	"golang.org/x/mod/sumdb/tlog"
 
@@ -187,8 +188,8 @@ func (l *gateLog) keyName() string {
 	return l.gate.name
 }
 
-// Entry reads one entry's exact bytes.
-func (s *Server) Entry(ctx context.Context, site, gate string, e edge.Epoch, seq uint64) ([]byte, error) {
+// logOf finds one epoch of a gate.
+func (s *Server) logOf(ctx context.Context, site, gate string, e edge.Epoch) (*gateLog, error) {
 	g, err := s.store.gateOf(ctx, s.store.r, site, gate)
 	if err != nil {
 		return nil, err
@@ -197,25 +198,209 @@ func (s *Server) Entry(ctx context.Context, site, gate string, e edge.Epoch, seq
 		return nil, fmt.Errorf("gate %s/%s: %w", site, gate, edge.ErrUnknown)
 	}
 	l, err := s.store.log(ctx, g, e)
-	if err != nil {
-		return nil, err
+	if err == nil && l == nil {
+		err = fmt.Errorf("epoch %s of %s/%s: %w", e, site, gate, edge.ErrUnknown)
 	}
-	if l == nil || seq >= l.tree.size {
-		return nil, fmt.Errorf("entry %d of %s/%s/%s: %w", seq, site, gate, e, edge.ErrUnknown)
+	return l, err
+}
+
+// content reads one entry's exact bytes and its blind.
+func (s *Server) content(ctx context.Context, l *gateLog, seq uint64) ([]byte, edge.Blind, error) {
+	if seq >= l.tree.size {
+		return nil, edge.Blind{}, fmt.Errorf("entry %d of %s: %w", seq, l.name(), edge.ErrUnknown)
 	}
 	var first int64
-	var data []byte
-	if err := s.store.r.QueryRowContext(ctx, `SELECT first, data FROM block WHERE log = $1 AND first <= $2 ORDER BY first DESC LIMIT 1`, l.id, int64(seq)).
-		Scan(&first, &data); err != nil {
-		return nil, fmt.Errorf("cannot read the block of entry %d: %w", seq, err)
+	var key, data []byte
+	err := s.store.r.QueryRowContext(ctx, `SELECT first, key, data FROM block WHERE log = $1 AND first <= $2 ORDER BY first DESC LIMIT 1`, l.id, int64(seq)).
+		Scan(&first, &key, &data)
+	if err != nil {
+		return nil, edge.Blind{}, fmt.Errorf("cannot read the block of entry %d: %w", seq, err)
 	}
 	lines, err := unpack(nil, data)
 	if err != nil {
-		return nil, err
+		return nil, edge.Blind{}, err
 	}
 	all := split(lines)
-	if i := seq - uint64(first); i < uint64(len(all)) {
-		return all[i], nil
+	i := seq - uint64(first)
+	if i >= uint64(len(all)) || len(key) != len(edge.BlockKey{}) {
+		return nil, edge.Blind{}, fmt.Errorf("the block at %d ends before entry %d", first, seq)
 	}
-	return nil, errors.New("the block ends before the entry")
+	k := edge.BlockKey(key)
+	return all[i], k.Blind(seq), nil
+}
+
+// Entry reads one entry's exact bytes.
+func (s *Server) Entry(ctx context.Context, site, gate string, e edge.Epoch, seq uint64) ([]byte, error) {
+	l, err := s.logOf(ctx, site, gate, e)
+	if err != nil {
+		return nil, err
+	}
+	line, _, err := s.content(ctx, l, seq)
+	return line, err
+}
+
+// Filter chooses entries. Empty fields do not restrict.
+type Filter struct {
+	Site, Gate    string
+	Kind, Outcome string
+	Rule, Reason  string
+	Pass          edge.PassID
+	Household     edge.HouseholdID
+	From, To      int64 // UTC ms, To exclusive; 0 = open
+	Limit         int   // the newest so many; 0 = 100
+}
+
+// Row is what can be asked of an entry without opening its block.
+type Row struct {
+	Site         string     `json:"site"`
+	Gate         string     `json:"gate"`
+	Epoch        edge.Epoch `json:"epoch"`
+	Seq          uint64     `json:"seq"`
+	Time         int64      `json:"t"` // UTC ms
+	Kind         string     `json:"kind"`
+	Lane         string     `json:"lane,omitempty"`
+	Presentation int64      `json:"p,omitempty"`
+	Of           *int64     `json:"of,omitempty"`
+	Actor        string     `json:"actor,omitempty"`
+	Pass         int64      `json:"pass,omitempty"`
+	Household    int64      `json:"household,omitempty"`
+	Category     string     `json:"category,omitempty"`
+	Outcome      string     `json:"outcome,omitempty"`
+	Rule         string     `json:"rule,omitempty"`
+	Reason       string     `json:"reason,omitempty"`
+	Result       string     `json:"result,omitempty"`
+}
+
+// Query finds entries, the newest first.
+func (s *Server) Query(ctx context.Context, f Filter) ([]Row, error) {
+	if f.Limit == 0 {
+		f.Limit = 100
+	}
+	var where []string
+	var args []any
+	and := func(cond string, skip bool, v any) {
+		if !skip {
+			args = append(args, v)
+			where = append(where, cond+" $"+strconv.Itoa(len(args)))
+		}
+	}
+	and("g.site =", f.Site == "", f.Site)
+	and("g.name =", f.Gate == "", f.Gate)
+	and("e.kind =", f.Kind == "", f.Kind)
+	and("e.outcome =", f.Outcome == "", f.Outcome)
+	and("e.rule =", f.Rule == "", f.Rule)
+	and("e.reason =", f.Reason == "", f.Reason)
+	and("e.pass =", f.Pass == 0, int64(f.Pass))
+	and("e.household =", f.Household == 0, int64(f.Household))
+	and("e.at >=", f.From == 0, f.From)
+	and("e.at <", f.To == 0, f.To)
+	cond := ""
+	if len(where) > 0 {
+		cond = "WHERE " + strings.Join(where, " AND ")
+	}
+	args = append(args, f.Limit)
+	var out []Row
+	rows, err := s.store.r.QueryContext(ctx, `SELECT g.site, g.name, l.epoch, e.seq, e.at, e.kind, COALESCE(e.lane, ''), COALESCE(e.presentation, 0), e.of,
+		COALESCE(e.actor, ''), COALESCE(e.pass, 0), COALESCE(e.household, 0), COALESCE(e.category, ''), COALESCE(e.outcome, ''), COALESCE(e.rule, ''),
+		COALESCE(e.reason, ''), COALESCE(e.result, '')
+		FROM entry e JOIN log l ON l.id = e.log JOIN gate g ON g.id = l.gate `+cond+` ORDER BY e.at DESC, e.log, e.seq DESC LIMIT $`+strconv.Itoa(len(args)), args...)
+	err = each(rows, err, func() error {
+		var r Row
+		var epoch string
+		var seq int64
+		if err := rows.Scan(&r.Site, &r.Gate, &epoch, &seq, &r.Time, &r.Kind, &r.Lane, &r.Presentation, &r.Of, &r.Actor, &r.Pass, &r.Household,
+			&r.Category, &r.Outcome, &r.Rule, &r.Reason, &r.Result); err != nil {
+			return err
+		}
+		r.Seq = uint64(seq)
+		var err error
+		r.Epoch, err = edge.ParseEpoch(epoch)
+		out = append(out, r)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("cannot find entries: %w", err)
+	}
+	return out, nil
+}
+
+// Export calls f with every line that is stored of one epoch, in order.
+func (s *Server) Export(ctx context.Context, site, gate string, e edge.Epoch, f func(seq uint64, line []byte) error) error {
+	l, err := s.logOf(ctx, site, gate, e)
+	if err != nil {
+		return err
+	}
+	rows, err := s.store.r.QueryContext(ctx, `SELECT first, data FROM block WHERE log = $1 ORDER BY first`, l.id)
+	return each(rows, err, func() error {
+		var first int64
+		var data []byte
+		if err := rows.Scan(&first, &data); err != nil {
+			return err
+		}
+		lines, err := unpack(nil, data)
+		if err != nil {
+			return fmt.Errorf("block at %d: %w", first, err)
+		}
+		for i, line := range split(lines) {
+			if err := f(uint64(first)+uint64(i), line); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Device is a gate with one of its devices' keys.
+type Device struct {
+	Site, Gate string
+	GateKey
+	Status   string // the gate's last status message, JSON
+	StatusAt int64  // UTC ms
+}
+
+// Devices lists the gates of a site, or of all, with their keys.
+func (s *Server) Devices(ctx context.Context, site string) ([]Device, error) {
+	var out []Device
+	rows, err := s.store.r.QueryContext(ctx, `SELECT g.site, g.name, k.name, k.public, k.age, k.state, k.since, k.by, g.status, g.status_at
+		FROM gate g JOIN gate_key k ON k.gate = g.id WHERE g.site = $1 OR $1 = '' ORDER BY g.site, g.name, k.since`, site)
+	err = each(rows, err, func() error {
+		var d Device
+		var public []byte
+		if err := rows.Scan(&d.Site, &d.Gate, &d.Name, &public, &d.Age, &d.State, &d.Since, &d.By, &d.Status, &d.StatusAt); err != nil {
+			return err
+		}
+		if len(public) != len(d.Public) {
+			return fmt.Errorf("gate %s/%s: stored key has %d bytes", d.Site, d.Gate, len(public))
+		}
+		d.Public = [32]byte(public)
+		out = append(out, d)
+		return nil
+	})
+	return out, err
+}
+
+// Alert is something a person should look at: one row for one matter.
+type Alert struct {
+	Site  string `json:"site"`
+	Gate  string `json:"gate"`
+	Kind  string `json:"kind"`
+	About string `json:"about,omitempty"`
+	Text  string `json:"text"`
+	First int64  `json:"first"` // UTC ms
+	Last  int64  `json:"last"`
+	Times int64  `json:"times"`
+}
+
+// Alerts lists what a person should look at, the latest first.
+func (s *Server) Alerts(ctx context.Context, site string) ([]Alert, error) {
+	var out []Alert
+	rows, err := s.store.r.QueryContext(ctx, `SELECT g.site, g.name, a.kind, a.about, a.text, a.first, a.last, a.times
+		FROM alert a JOIN gate g ON g.id = a.gate WHERE g.site = $1 OR $1 = '' ORDER BY a.last DESC, g.site, g.name, a.kind`, site)
+	err = each(rows, err, func() error {
+		var a Alert
+		err := rows.Scan(&a.Site, &a.Gate, &a.Kind, &a.About, &a.Text, &a.First, &a.Last, &a.Times)
+		out = append(out, a)
+		return err
+	})
+	return out, err
 }

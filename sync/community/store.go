@@ -133,6 +133,20 @@ type piece struct {
 	data   []byte // the lines, each with its newline, zstd
 }
 
+// root is the hash over a complete block's leaves, so that a proof need not read
+// them all; nil for an incomplete one.
+func (p *piece) root() []byte {
+	if p.count != edge.BlockSize {
+		return nil
+	}
+	var t tree
+	for i := range p.count {
+		t.append(tlog.Hash(p.hashes[i*tlog.HashSize:]))
+	}
+	r := t.root()
+	return r[:]
+}
+
 // addition is what one verified batch adds to a log.
 type addition struct {
 	log    *gateLog
@@ -223,7 +237,7 @@ func (s *store) addPieces(ctx context.Context, tx *sql.Tx, log int64, pieces []p
 				return err
 			}
 		}
-		if _, err := tx.ExecContext(ctx, `INSERT INTO leaf (log, first, hashes) VALUES ($1, $2, $3)`, log, int64(p.first), p.hashes); err != nil {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO leaf (log, first, hashes, root) VALUES ($1, $2, $3, $4)`, log, int64(p.first), p.hashes, p.root()); err != nil {
 			return err
 		}
 		if _, err := tx.ExecContext(ctx, `INSERT INTO block (log, first, count, until, key, data) VALUES ($1, $2, $3, $4, $5, $6)`,

@@ -37,6 +37,7 @@ CREATE TABLE leaf (
   log    INTEGER NOT NULL REFERENCES log (id),
   first  INTEGER NOT NULL,
   hashes BLOB NOT NULL,
+  root   BLOB,
   PRIMARY KEY (log, first)
 ) WITHOUT ROWID;
 CREATE TABLE block (
