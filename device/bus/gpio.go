@@ -45,6 +45,8 @@ type LinesConfig struct {
 	Names []string // as in Pin
 	Pull  gpio.Pull
 	Edge  gpio.Edge
+
+	OnOpen func(again bool) // called when the lines were had; again: not for the first time
 }
 
 // Flags of the v2 character device (linux/gpio.h, enum gpio_v2_line_flag).
@@ -298,7 +300,7 @@ func monotonic() time.Duration {
 	return time.Duration(ts.Nano())
 }
 
-// decodeEvents reads the kernel's struct gpio_v2_line_event from raw bytes.
+// decodeEvent reads the kernel's struct gpio_v2_line_event from raw bytes.
 func decodeEvent(b []byte) unix.GPIOV2LineEvent {
 	var e unix.GPIOV2LineEvent
 	copy(unsafe.Slice((*byte)(unsafe.Pointer(&e)), eventSize), b)

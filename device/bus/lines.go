@@ -110,21 +110,28 @@ func (l *Lines) readOpen(ctx context.Context, f *os.File, ev []Event, wait time.
 	if wait > 0 {
 		deadline = time.Now().Add(wait)
 	}
-	if err := f.SetReadDeadline(deadline); err != nil {
-		return 0, 0, err
-	}
 	stop := context.AfterFunc(ctx, func() { _ = f.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
-	if l.isClosed() {
-		return 0, 0, os.ErrClosed
-	}
 	want := min(len(ev)*eventSize, len(l.buf))
-	got, err := f.Read(l.buf[:want])
-	if err != nil {
-		if errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() == nil && !l.isClosed() && wait > 0 {
+	var got int
+	for {
+		// Set before the two are looked at: who wakes later sets it again.
+		if err := f.SetReadDeadline(deadline); err != nil {
+			return 0, 0, err
+		}
+		if ctx.Err() != nil || l.isClosed() {
+			return 0, 0, os.ErrClosed
+		}
+		var err error
+		if got, err = f.Read(l.buf[:want]); err == nil {
+			break
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return 0, 0, err
+		}
+		if wait > 0 && !time.Now().Before(deadline) {
 			return 0, 0, nil
 		}
-		return 0, 0, err
 	}
 	l.fault = nil
 	l.back.reset()
@@ -193,6 +200,9 @@ func (l *Lines) ensure() (*os.File, error) {
 	f, err := l.kernel.request(chip, offsets, "gatehouse "+l.conf.User, inputFlags(l.conf.Pull, l.conf.Edge), 0)
 	if err != nil {
 		return nil, l.error("open", kind, err)
+	}
+	if l.conf.OnOpen != nil {
+		l.conf.OnOpen(l.was)
 	}
 	l.f, l.offset, l.was, l.seq = f, offsets, true, 0
 	return f, nil

@@ -24,6 +24,9 @@ type SerialConfig struct {
 	Size   int    // data bits
 	Parity string // "none", "odd", "even"
 	Stop   int    // stop bits, 1 or 2
+
+	OnOpen func(again bool) // called when the port was opened; again: not for the first time
+	Tap    func(b []byte)   // shown all bytes that are read, for a recording
 }
 
 // Port is a serial port that is opened when first used, closed when its
@@ -163,6 +166,9 @@ func (p *Port) Read(ctx context.Context, buf []byte) (int, error) {
 		case n > 0:
 			p.fault = nil
 			p.back.reset()
+			if p.conf.Tap != nil {
+				p.conf.Tap(buf[:n])
+			}
 			return n, nil
 		case ctx.Err() != nil:
 			return 0, ctx.Err()
@@ -188,19 +194,26 @@ var errHangUp = errors.New("the adapter or the far end hung up")
 // closed file's, or that of a port that has gone.
 func (p *Port) readOpen(ctx context.Context, o *openPort, buf []byte) (int, error) {
 	// A deadline in the past wakes the waiter.
-	if err := o.wait.SetReadDeadline(time.Time{}); err != nil {
-		return 0, err
-	}
 	stop := context.AfterFunc(ctx, func() { _ = o.wait.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	empty := 0
 	for {
+		// Set before the two are looked at: who wakes later sets it again.
+		if err := o.wait.SetReadDeadline(time.Time{}); err != nil {
+			return 0, err
+		}
+		if ctx.Err() != nil || p.isClosed() {
+			return 0, os.ErrDeadlineExceeded
+		}
 		var events int16
 		var pollErr error
 		err := o.raw.Read(func(fd uintptr) bool {
 			events, pollErr = pollNow(fd)
 			return events != 0 || pollErr != nil
 		})
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			continue // looked at above; the wake of an earlier Read means nothing
+		}
 		if err = errors.Join(err, pollErr); err != nil {
 			return 0, err
 		}
@@ -313,6 +326,9 @@ func (p *Port) ensure() (*openPort, error) {
 	if p.was {
 		p.reopens++
 	}
+	if p.conf.OnOpen != nil {
+		p.conf.OnOpen(p.was)
+	}
 	p.open, p.was = o, true
 	return o, nil
 }
@@ -344,7 +360,6 @@ func (p *Port) openNow() (*openPort, error) {
 	if err = errors.Join(err, sysErr); err != nil {
 		return fail(err)
 	}
-	// What a driver never saw begin is of no use to it: a frame's second half.
 	set := p.set
 	if o.port, err = serial.OpenPort(&set); err != nil {
 		return fail(fmt.Errorf("%s: %w", p.conf.Path, err))

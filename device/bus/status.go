@@ -41,14 +41,16 @@ func (s *Status) Good(at time.Time) {
 	s.state(device.StateOK, "")
 }
 
-// Answers says that the device is there, though it had nothing to say.
-func (s *Status) Answers() {
+// Seen says that the device gave something good that is not to be counted,
+// a card still held.
+func (s *Status) Seen(at time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.h.State != device.StateFault {
-		s.state(device.StateOK, "")
-	}
+	s.h.LastRead = at
 }
+
+// Answers says that the device is there, though it had nothing to say yet.
+func (s *Status) Answers() { s.Set(device.StateOK, "") }
 
 // Set puts the device in a state, for a reason.
 func (s *Status) Set(st device.State, reason string) {
@@ -88,8 +90,8 @@ func (s *Status) Fail(err error) bool {
 func (s *Status) Garbled(n uint64) { s.mu.Lock(); s.h.Garbled += n; s.mu.Unlock() }
 func (s *Status) Noise(n uint64)   { s.mu.Lock(); s.h.Noise += n; s.mu.Unlock() }
 
-// Reopens sets the count of reopenings.
-func (s *Status) Reopens(n uint64) { s.mu.Lock(); s.h.Reopens = n; s.mu.Unlock() }
+// Reopened counts a reopening.
+func (s *Status) Reopened() { s.mu.Lock(); s.h.Reopens++; s.mu.Unlock() }
 
 // Count adds to a counter that only this driver has.
 func (s *Status) Count(name string, n uint64) {
