@@ -14,8 +14,8 @@ const module = "gatehouse"
 // exceptions are the arrows from room to room that are allowed: the importing
 // room (or a folder that ends with a slash) to the imported.
 var exceptions = map[string][]string{
-	"device/":        {"device/bus", "device/options"}, // drivers and sim
-	"device/catalog": {"device/"},                      // the one table of drivers
+	"device/":        {"device/bus", "device/options", "device/scan"}, // drivers and sim
+	"device/catalog": {"device/"},                                     // the one table of drivers
 	"edge/":          {"edge/clock", "edge/sqlite", "edge/text", "edge/bundle", "edge/roster"},
 	"edge/lane":      {"edge/policy"},
 	"edge/bundle":    {"edge/policy"},
