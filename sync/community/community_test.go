@@ -362,7 +362,11 @@ func testBurst(t *testing.T, where string) {
 }
 
 func TestForksAndForeignKeysAreRefused(t *testing.T) {
-	s, b, _ := start(t, filepath.Join(t.TempDir(), "c.db"))
+	testForks(t, filepath.Join(t.TempDir(), "c.db"))
+}
+
+func testForks(t *testing.T, where string) {
+	s, b, _ := start(t, where)
 	ctx := context.Background()
 	d := newDevice("estate", "east", 7, 1)
 	d.addLines(600)
@@ -405,8 +409,10 @@ func TestForksAndForeignKeysAreRefused(t *testing.T) {
 	}
 }
 
-func TestEpochsAreLinked(t *testing.T) {
-	s, b, _ := start(t, filepath.Join(t.TempDir(), "c.db"))
+func TestEpochsAreLinked(t *testing.T) { testEpochs(t, filepath.Join(t.TempDir(), "c.db")) }
+
+func testEpochs(t *testing.T, where string) {
+	s, b, _ := start(t, where)
 	d := newDevice("estate", "east", 7, 1)
 	d.addLines(5)
 	register(t, s, d, "")
@@ -460,8 +466,9 @@ func (d *device) ask(t testing.TB, b *bus, q wire.Request) wire.ManifestBody {
 
 // A gate is told of its peers' deltas until it says that it has them, also by a
 // server that was started anew.
-func TestPeersUntilConfirmed(t *testing.T) {
-	where := filepath.Join(t.TempDir(), "c.db")
+func TestPeersUntilConfirmed(t *testing.T) { testPeers(t, filepath.Join(t.TempDir(), "c.db")) }
+
+func testPeers(t *testing.T, where string) {
 	s, b, stop := start(t, where)
 	east, west := newDevice("estate", "east", 7, 1), newDevice("estate", "west", 9, 2)
 	east.addLines(10) // deltas at 0, 3, 6, 9
@@ -514,8 +521,10 @@ func roster(n, changed int) func(func(edge.RosterRow, error) bool) {
 	}
 }
 
-func TestRosterReachesGatesInChunks(t *testing.T) {
-	s, b, _ := start(t, filepath.Join(t.TempDir(), "c.db"))
+func TestRosterReachesGatesInChunks(t *testing.T) { testRoster(t, filepath.Join(t.TempDir(), "c.db")) }
+
+func testRoster(t *testing.T, where string) {
+	s, b, _ := start(t, where)
 	ctx := context.Background()
 	d := newDevice("estate", "east", 7, 1)
 	id, err := age.GenerateX25519Identity()

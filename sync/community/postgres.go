@@ -2,9 +2,161 @@ package community
 
 import (
 	"context"
+	"database/sql"
 	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/lock"
 )
 
+// openPostgres opens a PostgreSQL database. Several programs may: migrations are
+// under a lock.
 func openPostgres(ctx context.Context, where string) (*store, error) {
-	return nil, errors.New("tbd")
+	cfg, err := pgx.ParseConfig(where)
+	if err != nil {
+		return nil, fmt.Errorf("cannot use the store's address: %w", err)
+	}
+	if cfg.RuntimeParams["application_name"] == "" {
+		cfg.RuntimeParams["application_name"] = "communityd"
+	}
+	db := stdlib.OpenDB(*cfg)
+	db.SetMaxOpenConns(8)
+	db.SetMaxIdleConns(4)
+	fail := func(err error) (*store, error) {
+		return nil, errors.Join(fmt.Errorf("cannot open database %s at %s: %w", cfg.Database, cfg.Host, err), db.Close())
+	}
+	var commit string
+	if err := db.QueryRowContext(ctx, `SHOW synchronous_commit`).Scan(&commit); err != nil {
+		return fail(err)
+	}
+	if commit == "off" {
+		return fail(errors.New("synchronous_commit is off: a receipt would promise what a crash can take back"))
+	}
+	locker, err := lock.NewPostgresSessionLocker()
+	if err != nil {
+		return fail(err)
+	}
+	if err := migrate(ctx, goose.DialectPostgres, db, "migrations/postgres", goose.WithSessionLocker(locker)); err != nil {
+		return fail(err)
+	}
+	return &store{w: db, r: db, bulk: &postgresBulk{days: map[int64]bool{}}, shut: db.Close}, nil
+}
+
+// postgresBulk inserts with unnest: one statement and one round trip for any
+// number of rows.
+type postgresBulk struct {
+	mu   sync.Mutex
+	days map[int64]bool // that have their partitions
+}
+
+const day = 24 * time.Hour
+
+// dayOf is the number of the UTC day of a time in milliseconds.
+func dayOf(ms int64) int64 {
+	d := ms / day.Milliseconds()
+	if ms%day.Milliseconds() < 0 {
+		d--
+	}
+	return d
+}
+
+// partition names the partition of a day.
+func partition(table string, d int64) string {
+	return table + "_" + time.UnixMilli(d*day.Milliseconds()).UTC().Format("20060102")
+}
+
+// partitioned are the tables with a partition for each day.
+func partitioned() []string { return []string{"entry", "block", "delta"} }
+
+// prepare makes the partitions that are missing. It holds no lock while entries
+// are inserted: a partition is made a table first, and attached then.
+func (p *postgresBulk) prepare(ctx context.Context, db *sql.DB, adds []*addition) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, a := range adds {
+		for i := range a.cols {
+			d := dayOf(a.cols[i].time)
+			if p.days[d] {
+				continue
+			}
+			for _, t := range partitioned() {
+				name := partition(t, d)
+				from, to := strconv.FormatInt(d*day.Milliseconds(), 10), strconv.FormatInt((d+1)*day.Milliseconds(), 10)
+				if _, err := db.ExecContext(ctx, `CREATE TABLE IF NOT EXISTS `+name+` PARTITION OF `+t+` FOR VALUES FROM (`+from+`) TO (`+to+`)`); err != nil {
+					return fmt.Errorf("cannot make partition %s: %w", name, err)
+				}
+			}
+			p.days[d] = true
+		}
+	}
+	return nil
+}
+
+func (*postgresBulk) entries(ctx context.Context, tx *sql.Tx, adds []*addition) error {
+	n := 0
+	for _, a := range adds {
+		n += len(a.cols)
+	}
+	ints, texts := make([]int64, 0, 7*n), make([]string, 0, 8*n)
+	int64s := func(f func(a *addition, i int) int64) []int64 {
+		from := len(ints)
+		for _, a := range adds {
+			for i := range a.cols {
+				ints = append(ints, f(a, i))
+			}
+		}
+		return ints[from:]
+	}
+	strs := func(f func(c *columns) []byte) []string {
+		from := len(texts)
+		for _, a := range adds {
+			for i := range a.cols {
+				texts = append(texts, string(f(&a.cols[i])))
+			}
+		}
+		return texts[from:]
+	}
+	_, err := tx.ExecContext(ctx, `INSERT INTO entry (`+entryColumns+`)
+		SELECT log, seq, at, kind, NULLIF(lane, ''), NULLIF(presentation, 0), NULLIF(of, -1), NULLIF(actor, ''), NULLIF(pass, 0), NULLIF(household, 0),
+			NULLIF(category, ''), NULLIF(outcome, ''), NULLIF(rule, ''), NULLIF(reason, ''), NULLIF(result, '')
+		FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::bigint[], $7::bigint[], $8::text[], $9::bigint[], $10::bigint[],
+			$11::text[], $12::text[], $13::text[], $14::text[], $15::text[]) AS t (`+entryColumns+`)`,
+		int64s(func(a *addition, _ int) int64 { return a.next.id }),
+		int64s(func(a *addition, i int) int64 { return int64(a.first) + int64(i) }),
+		int64s(func(a *addition, i int) int64 { return a.cols[i].time }),
+		strs(func(c *columns) []byte { return c.kind }),
+		strs(func(c *columns) []byte { return c.lane }),
+		int64s(func(a *addition, i int) int64 { return a.cols[i].presentation }),
+		int64s(func(a *addition, i int) int64 { return a.cols[i].of }),
+		strs(func(c *columns) []byte { return c.actor }),
+		int64s(func(a *addition, i int) int64 { return a.cols[i].pass }),
+		int64s(func(a *addition, i int) int64 { return a.cols[i].household }),
+		strs(func(c *columns) []byte { return c.category }),
+		strs(func(c *columns) []byte { return c.outcome }),
+		strs(func(c *columns) []byte { return c.rule }),
+		strs(func(c *columns) []byte { return c.reason }),
+		strs(func(c *columns) []byte { return c.result }))
+	return err
+}
+
+func (*postgresBulk) deltas(ctx context.Context, tx *sql.Tx, rows []deltaRow) error {
+	if len(rows) == 0 {
+		return nil
+	}
+	var logs, seqs, ats []int64
+	var deltas, changes []string
+	for i := range rows {
+		r := &rows[i]
+		logs, seqs, ats = append(logs, r.log), append(seqs, int64(r.seq)), append(ats, r.at)
+		deltas, changes = append(deltas, r.deltas), append(changes, r.change)
+	}
+	_, err := tx.ExecContext(ctx, `INSERT INTO delta (log, seq, at, deltas, change)
+		SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::text[])`, logs, seqs, ats, deltas, changes)
+	return err
 }

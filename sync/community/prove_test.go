@@ -14,8 +14,10 @@ import (
 	"gatehouse/sync/wire"
 )
 
-func TestProofs(t *testing.T) {
-	s, b, _ := start(t, filepath.Join(t.TempDir(), "c.db"))
+func TestProofs(t *testing.T) { testProofs(t, filepath.Join(t.TempDir(), "c.db")) }
+
+func testProofs(t *testing.T, where string) {
+	s, b, _ := start(t, where)
 	ctx := context.Background()
 	d := newDevice("estate", "east", 7, 1)
 	d.addLines(1100)

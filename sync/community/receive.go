@@ -114,6 +114,7 @@ func (s *Server) prepare(ctx context.Context, in incoming) (*prepared, error) {
 	}
 	p.leaves = make([]tlog.Hash, len(b.Lines))
 	p.cols = make([]columns, len(b.Lines))
+	now := time.Now().UnixMilli()
 	for i, line := range b.Lines {
 		seq := b.First + uint64(i)
 		key := b.Key(seq)
@@ -122,9 +123,25 @@ func (s *Server) prepare(ctx context.Context, in incoming) (*prepared, error) {
 		if scanColumns(line, &p.cols[i]) != nil {
 			p.cols[i] = columns{of: -1}
 		}
+		p.cols[i].time = plausible(p.cols[i].time, now)
 	}
 	p.pieces = p.cut(b.First)
 	return p, nil
+}
+
+// Times outside of this, seen from now, are those of a gate without a clock.
+const (
+	longest = 400 * 24 * time.Hour // offline at most
+	ahead   = 48 * time.Hour
+)
+
+// plausible is the time an entry is filed under: its own, or that of its receipt
+// where its own cannot be true. The line keeps what the gate said.
+func plausible(t, now int64) int64 {
+	if t < now-longest.Milliseconds() || t > now+ahead.Milliseconds() {
+		return now
+	}
+	return t
 }
 
 // verify finds the approved key that signed the head; it says why there is none.

@@ -133,22 +133,23 @@ func (s *Server) relayOne(ctx context.Context, r route) error {
 			return nil
 		}
 		body := wire.PeersBody{V: wire.Version, Gate: r.from, Epoch: r.epoch, From: now.last}
-		rows, err := s.store.r.QueryContext(ctx, `SELECT seq, at, deltas FROM delta WHERE log = $1 AND seq >= $2 AND seq < $3 ORDER BY seq LIMIT $4`,
+		rows, err := s.store.r.QueryContext(ctx, `SELECT seq, at, deltas, change FROM delta WHERE log = $1 AND seq >= $2 AND seq < $3 ORDER BY seq LIMIT $4`,
 			r.log, int64(now.seen), int64(r.size), relayBatch)
 		n := 0
 		err = each(rows, err, func() error {
 			var e wire.PeerEntry
 			var seq int64
-			var text string
-			if err := rows.Scan(&seq, &e.Time, &text); err != nil {
+			var deltas, change string
+			if err := rows.Scan(&seq, &e.Time, &deltas, &change); err != nil {
 				return err
 			}
 			n++
 			e.Seq = uint64(seq)
 			now.seen = e.Seq + 1
-			if json.Unmarshal([]byte(text), &e.Deltas) != nil {
+			if deltas != "" && json.Unmarshal([]byte(deltas), &e.Deltas) != nil {
 				return nil // what this version cannot read it does not pass on
 			}
+			e.Change = json.RawMessage(change)
 			now.last = now.seen
 			body.Entries = append(body.Entries, e)
 			return nil
@@ -201,7 +202,7 @@ func (s *Server) confirm(ctx context.Context, g *gate, marks []wire.PeerMark) er
 	err := s.store.write(ctx, func(tx *sql.Tx) error {
 		for _, m := range marks {
 			if _, err := tx.ExecContext(ctx, `INSERT INTO peer_mark (gate, log, next)
-				SELECT $1, l.id, $2 FROM log l JOIN gate f ON f.id = l.gate WHERE f.site = $3 AND f.name = $4 AND l.epoch = $5 AND l.size >= $2
+				SELECT CAST($1 AS BIGINT), l.id, CAST($2 AS BIGINT) FROM log l JOIN gate f ON f.id = l.gate WHERE f.site = $3 AND f.name = $4 AND l.epoch = $5 AND l.size >= $2
 				ON CONFLICT (gate, log) DO UPDATE SET next = excluded.next`,
 				g.id, int64(m.Next), g.site, m.Gate, m.Epoch.String()); err != nil {
 				return err

@@ -70,6 +70,8 @@ func insertRows(ctx context.Context, tx *sql.Tx, insert string, rows, width int,
 	return nil
 }
 
+func (sqliteBulk) prepare(context.Context, *sql.DB, []*addition) error { return nil }
+
 func (sqliteBulk) entries(ctx context.Context, tx *sql.Tx, adds []*addition) error {
 	for _, a := range adds {
 		err := insertRows(ctx, tx, `INSERT INTO entry (`+entryColumns+`)`, len(a.cols), 15, func(args []any, i int) []any {
@@ -86,9 +88,9 @@ func (sqliteBulk) entries(ctx context.Context, tx *sql.Tx, adds []*addition) err
 }
 
 func (sqliteBulk) deltas(ctx context.Context, tx *sql.Tx, rows []deltaRow) error {
-	return insertRows(ctx, tx, `INSERT INTO delta (log, seq, at, deltas)`, len(rows), 4, func(args []any, i int) []any {
+	return insertRows(ctx, tx, `INSERT INTO delta (log, seq, at, deltas, change)`, len(rows), 5, func(args []any, i int) []any {
 		r := &rows[i]
-		return append(args, r.log, int64(r.seq), r.at, r.deltas)
+		return append(args, r.log, int64(r.seq), r.at, r.deltas, r.change)
 	})
 }
 

@@ -29,6 +29,8 @@ type store struct {
 
 // bulk writes many rows at once in the way that suits one database engine.
 type bulk interface {
+	// prepare makes room for entries with these times, outside of a transaction.
+	prepare(ctx context.Context, db *sql.DB, adds []*addition) error
 	entries(ctx context.Context, tx *sql.Tx, adds []*addition) error
 	deltas(ctx context.Context, tx *sql.Tx, rows []deltaRow) error
 }
@@ -157,11 +159,13 @@ type addition struct {
 	next   gateLog // what the log becomes
 }
 
+// deltaRow is what an entry changed that the site's other gates must know.
 type deltaRow struct {
 	log    int64
 	seq    uint64
 	at     int64
-	deltas string
+	deltas string // JSON array; empty = none
+	change string // JSON of a local change of the registry; empty = none
 }
 
 // errMoved says that a log is not as this process remembers it.
@@ -169,6 +173,9 @@ var errMoved = errors.New("the log was changed by somebody else")
 
 // add stores additions and the marks of their receipts in one transaction.
 func (s *store) add(ctx context.Context, now int64, adds []*addition) error {
+	if err := s.bulk.prepare(ctx, s.w, adds); err != nil {
+		return fmt.Errorf("cannot make room: %w", err)
+	}
 	return s.write(ctx, func(tx *sql.Tx) error {
 		var deltas []deltaRow
 		for _, a := range adds {
@@ -203,8 +210,13 @@ func (s *store) add(ctx context.Context, now int64, adds []*addition) error {
 				return fmt.Errorf("cannot store blocks of %s: %w", n.name(), err)
 			}
 			for i := range a.cols {
-				if d := a.cols[i].deltas; d != nil {
-					deltas = append(deltas, deltaRow{log: n.id, seq: a.first + uint64(i), at: a.cols[i].time, deltas: string(d)})
+				c := &a.cols[i]
+				d := deltaRow{log: n.id, seq: a.first + uint64(i), at: c.time, deltas: string(c.deltas)}
+				if string(c.kind) == string(edge.KindRegistry) {
+					d.change = string(c.data)
+				}
+				if d.deltas != "" || d.change != "" {
+					deltas = append(deltas, d)
 				}
 			}
 		}

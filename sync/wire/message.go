@@ -82,7 +82,10 @@ type PeersBody struct {
 type PeerEntry struct {
 	Seq    uint64       `json:"seq"`
 	Time   int64        `json:"t"` // UTC ms
-	Deltas []edge.Delta `json:"deltas"`
+	Deltas []edge.Delta `json:"deltas,omitempty"`
+	// Change is what the gate changed in its registry: the data of its entry, an
+	// edge.PassChange.
+	Change json.RawMessage `json:"change,omitempty"`
 }
 
 // CommandBody is the body of a command. It is carried out at most once, and only

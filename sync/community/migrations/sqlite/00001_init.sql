@@ -72,6 +72,7 @@ CREATE TABLE delta (
   seq    INTEGER NOT NULL,
   at     INTEGER NOT NULL,
   deltas TEXT NOT NULL,
+  change TEXT NOT NULL,
   PRIMARY KEY (log, seq)
 ) WITHOUT ROWID;
 CREATE TABLE peer_mark (

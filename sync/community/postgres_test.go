@@ -1,0 +1,159 @@
+package community
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// cluster is a PostgreSQL server of the test's own.
+type cluster struct {
+	bin, dir string
+	flags    []string
+}
+
+// nobody is the user a PostgreSQL server runs as when the tests run as root,
+// which it refuses.
+const nobody = 65534
+
+// newCluster makes and starts a server that listens on a socket only.
+func newCluster(t testing.TB, flags ...string) *cluster {
+	t.Helper()
+	bins, err := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p, err := exec.LookPath("initdb"); err == nil && len(bins) == 0 {
+		bins = append(bins, p)
+	}
+	if len(bins) == 0 {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("PostgreSQL is not installed")
+		}
+		t.Skip("PostgreSQL is not installed")
+	}
+	slices.Sort(bins)
+	c := &cluster{bin: filepath.Dir(bins[len(bins)-1]), dir: t.TempDir(), flags: flags}
+	if os.Getuid() == 0 {
+		// The folder above is for its owner only.
+		if err := errors.Join(os.Chmod(filepath.Dir(c.dir), 0o755), os.Chown(c.dir, nobody, nobody)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.run(t, "initdb", "-D", c.data(), "-U", "test", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions")
+	c.start(t)
+	t.Cleanup(func() { c.kill(t) })
+	return c
+}
+
+func (c *cluster) data() string { return filepath.Join(c.dir, "d") }
+
+func (c *cluster) run(t testing.TB, name string, args ...string) {
+	t.Helper()
+	cmd := exec.Command(filepath.Join(c.bin, name), args...)
+	cmd.Dir = c.dir
+	if os.Getuid() == 0 {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	}
+	out, err := os.Create(filepath.Join(t.TempDir(), "out"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	cmd.Stdout, cmd.Stderr = out, out
+	if err := cmd.Run(); err != nil {
+		b, _ := os.ReadFile(out.Name())
+		log, _ := os.ReadFile(filepath.Join(c.dir, "log"))
+		t.Fatalf("%s: %v\n%s\n%s", name, err, b, log)
+	}
+}
+
+func (c *cluster) start(t testing.TB) {
+	t.Helper()
+	o := "-c listen_addresses='' -c unix_socket_directories=" + c.dir
+	for _, f := range c.flags {
+		o += " -c " + f
+	}
+	c.run(t, "pg_ctl", "-D", c.data(), "-w", "-l", filepath.Join(c.dir, "log"), "-o", o, "start")
+}
+
+// kill ends every process of the server at once, as kill -9 does; the next start
+// recovers from the log.
+func (c *cluster) kill(t testing.TB) {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(c.data(), "postmaster.pid"))
+	if err != nil {
+		return // not running
+	}
+	var pid int
+	if _, err := fmt.Sscan(string(b), &pid); err != nil {
+		t.Fatal(err)
+	}
+	// Backends end by themselves when the postmaster is gone, unless they are
+	// killed first; a start waits for the shared memory to be free.
+	children, err := exec.Command("ps", "-o", "pid=", "--ppid", fmt.Sprint(pid)).Output()
+	if err != nil {
+		t.Logf("ps: %v", err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Logf("kill: %v", err)
+	}
+	for f := range strings.FieldsSeq(string(children)) {
+		var p int
+		if _, err := fmt.Sscan(f, &p); err == nil {
+			_ = syscall.Kill(p, syscall.SIGKILL)
+		}
+	}
+	for p := pid; ; {
+		if syscall.Kill(p, 0) != nil {
+			break
+		}
+		time.Sleep(time.Millisecond) // nothing announces the end of a process that is not a child
+	}
+	if err := os.Remove(filepath.Join(c.data(), "postmaster.pid")); err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+}
+
+func (c *cluster) dsn(db string) string {
+	return "postgres://test@/" + db + "?host=" + url.QueryEscape(c.dir)
+}
+
+// newDatabase makes an empty database and returns its address.
+func (c *cluster) newDatabase(t testing.TB, name string) string {
+	t.Helper()
+	db, err := sql.Open("pgx", c.dsn("postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.ExecContext(context.Background(), "CREATE DATABASE "+name); err != nil {
+		t.Fatal(err)
+	}
+	return c.dsn(name)
+}
+
+func TestPostgres(t *testing.T) {
+	c := newCluster(t, "fsync=off")
+	for name, f := range map[string]func(*testing.T, string){
+		"stored_once": testStoredOnce,
+		"burst":       testBurst,
+		"forks":       testForks,
+		"epochs":      testEpochs,
+		"peers":       testPeers,
+		"roster":      testRoster,
+		"proofs":      testProofs,
+	} {
+		t.Run(name, func(t *testing.T) { f(t, c.newDatabase(t, name)) })
+	}
+}
