@@ -355,6 +355,7 @@ func (p *Policy) Decide(f *edge.Facts) edge.Decision {
 	d := edge.Decision{Policy: p.hash, Remeasures: p.temp.Remeasures}
 	act := &activation{f: f, table: p.table}
 	var winner, cap *rule
+	var protects []edge.Answer
 	for _, r := range p.byDirection[f.Lane.Direction] {
 		ok, err := p.matches(r, f, act)
 		if err != nil {
@@ -369,6 +370,7 @@ func (p *Policy) Decide(f *edge.Facts) edge.Decision {
 		o := r.then
 		if r.kind == "protect" {
 			o = r.atMost
+			protects = append(protects, r.answers...)
 			if cap == nil || r.atMost.Strictness() < cap.atMost.Strictness() {
 				cap = r
 			}
@@ -395,14 +397,17 @@ func (p *Policy) Decide(f *edge.Facts) edge.Decision {
 	if cap != nil && d.Outcome.Strictness() > cap.atMost.Strictness() {
 		d.Outcome, d.Rule, d.Reason = cap.atMost, cap.id, cap.reason
 		d.Authority = cap.authority.String()
-		for _, a := range cap.answers {
-			if !slices.ContainsFunc(d.Answers, func(x edge.Answer) bool { return x.Reason == a.Reason }) {
-				d.Answers = append([]edge.Answer{a}, d.Answers...)
-			}
-		}
 		for _, ob := range cap.obligations {
 			if !slices.Contains(d.Obligations, ob) {
 				d.Obligations = append(d.Obligations, ob)
+			}
+		}
+	}
+	if d.Outcome == edge.Refer || d.Outcome == edge.Deny {
+		// What protects a person is what a guard may let them through for.
+		for _, a := range protects {
+			if !slices.ContainsFunc(d.Answers, func(x edge.Answer) bool { return x.Reason == a.Reason }) {
+				d.Answers = append(slices.Clip(d.Answers), a)
 			}
 		}
 	}

@@ -1,0 +1,569 @@
+package lane
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"gatehouse/device"
+	"gatehouse/edge"
+)
+
+// Do carries out one action of a guard. It returns edge.ErrLate when the
+// presentation it answers has ended or was answered by somebody else, and
+// edge.ErrForbidden for what the policy does not offer.
+// It waits for the lane's word even when ctx ends: the caller must know.
+func (l *Lane) Do(_ context.Context, a edge.Action) error {
+	if l.beat.Load() == 0 {
+		return fmt.Errorf("lane %s is not running: %w", l.cfg.Name, edge.ErrForbidden)
+	}
+	done := make(chan error, 1)
+	l.post(func() { done <- l.do(a) })
+	select {
+	case err := <-done:
+		return err
+	case <-l.stopped:
+		return fmt.Errorf("lane %s is stopping: %w", l.cfg.Name, edge.ErrForbidden)
+	}
+}
+
+func (l *Lane) do(a edge.Action) error {
+	switch a.Kind {
+	case edge.ActPresent:
+		return l.present(a)
+	case edge.ActClose, edge.ActOpen:
+		return l.setClosed(a, a.Kind == edge.ActClose)
+	case edge.ActCall:
+		if a.Presentation == 0 {
+			return l.record(nil, a.Actor, "call", nil)
+		}
+	}
+	p := l.find(a.Presentation)
+	if p == nil {
+		return edge.ErrLate
+	}
+	open := p.state == edge.LaneReferred || p.state == edge.LaneDenied
+	switch a.Kind {
+	case edge.ActAdmit:
+		if !open {
+			return edge.ErrLate
+		}
+		return l.guardAdmits(p, a)
+	case edge.ActDeny:
+		if p.state != edge.LaneReferred && p.state != edge.LaneMeasuring {
+			return edge.ErrLate
+		}
+		return l.guardDenies(p, a)
+	case edge.ActRemeasure:
+		if !open && p.state != edge.LaneMeasuring || p.aside {
+			return edge.ErrLate
+		}
+		if err := l.record(p, a.Actor, "remeasure", nil); err != nil {
+			return err
+		}
+		p.tries++
+		p.measured = max(0, p.measured-1)
+		l.measure(p, true)
+		return nil
+	case edge.ActReading:
+		return l.typed(p, a)
+	case edge.ActSecond:
+		if !open {
+			return edge.ErrLate
+		}
+		return l.second(p, a)
+	case edge.ActConfirm:
+		return l.confirm(p, a)
+	case edge.ActAside:
+		if !open || p.aside {
+			return edge.ErrLate
+		}
+		p.state = edge.LaneReferred
+		return l.park(p, a.Actor)
+	case edge.ActRecall:
+		if !p.aside {
+			return edge.ErrLate
+		}
+		if l.cur != nil {
+			return fmt.Errorf("lane %s is busy with the next person: %w", l.cfg.Name, edge.ErrForbidden)
+		}
+		if err := l.record(p, a.Actor, "recall", nil); err != nil {
+			return err
+		}
+		l.unpark(p)
+		l.cur = p
+		// What the guard has learnt since (a second reading, a proof) counts now.
+		l.decide(p)
+		return nil
+	case edge.ActPlusOne:
+		return l.plusOne(p, a)
+	case edge.ActCall:
+		p.calls++
+		return l.record(p, a.Actor, "call", nil)
+	case edge.ActCancel:
+		if p.state == edge.LanePassing {
+			return edge.ErrLate
+		}
+		if err := l.record(p, a.Actor, "cancel", nil); err != nil {
+			return err
+		}
+		if !l.unpark(p) {
+			l.end()
+		}
+		return nil
+	case edge.ActLanguage:
+		p.language = a.Text
+		return nil
+	}
+	return fmt.Errorf("unknown action %q: %w", a.Kind, edge.ErrForbidden)
+}
+
+// find returns the present or a parked presentation with this id.
+func (l *Lane) find(id uint64) *presentation {
+	if l.cur != nil && l.cur.id == id {
+		return l.cur
+	}
+	if i := slices.IndexFunc(l.parked, func(p *presentation) bool { return p.id == id }); i >= 0 {
+		return l.parked[i]
+	}
+	return nil
+}
+
+// actionEntry is what a guard did, as the journal keeps it: codes, no free text.
+func (l *Lane) actionEntry(p *presentation, actor, action string, more map[string]any) *edge.Entry {
+	e := &edge.Entry{Kind: edge.KindAction, Lane: l.cfg.Name, Of: -1, Actor: actor, Stamp: l.deps.Clock.Now(), Policy: l.deps.Policy().Hash(), Registry: l.deps.Registry.Version()}
+	if p != nil {
+		e.Presentation, e.Of = p.id, p.seq
+	}
+	m := map[string]any{"action": action}
+	for k, v := range more {
+		if v != "" && v != false {
+			m[k] = v
+		}
+	}
+	// Strings, booleans and numbers only: this cannot fail.
+	e.Data, _ = json.Marshal(m)
+	return e
+}
+
+func (l *Lane) record(p *presentation, actor, action string, more map[string]any) error {
+	if p == nil {
+		p = &presentation{seq: -1}
+	}
+	_, err := l.append(p, l.actionEntry(p, actor, action, more), nil)
+	if err != nil {
+		return fmt.Errorf("cannot record it: %w", err)
+	}
+	return nil
+}
+
+func (l *Lane) present(a edge.Action) error {
+	if l.closed || l.fire {
+		return fmt.Errorf("lane %s is closed: %w", l.cfg.Name, edge.ErrForbidden)
+	}
+	if a.Identity == "" {
+		return fmt.Errorf("say how identity was checked: %w", edge.ErrForbidden)
+	}
+	if _, found, err := l.deps.Registry.Pass(l.ctx, a.Pass); err != nil {
+		return err
+	} else if !found {
+		return fmt.Errorf("pass %d: %w", a.Pass, edge.ErrUnknown)
+	}
+	if l.cur != nil && l.cur.pass != nil && l.cur.pass.ID == a.Pass {
+		return nil
+	}
+	e := l.actionEntry(nil, a.Actor, "present", map[string]any{"identity": a.Identity, "pass": int64(a.Pass)})
+	if _, err := l.append(nil, e, nil); err != nil {
+		return fmt.Errorf("cannot record it: %w", err)
+	}
+	if !l.enqueue(waiting{start: &a}) {
+		return fmt.Errorf("the queue of lane %s is full: %w", l.cfg.Name, edge.ErrForbidden)
+	}
+	return nil
+}
+
+func (l *Lane) setClosed(a edge.Action, closed bool) error {
+	if l.closed == closed {
+		return nil
+	}
+	if err := l.record(nil, a.Actor, string(a.Kind), nil); err != nil {
+		return err
+	}
+	l.closed = closed
+	if !closed && l.cur == nil {
+		l.end()
+	}
+	return nil
+}
+
+// guardAdmits lets through with one of the reasons that the policy offers.
+func (l *Lane) guardAdmits(p *presentation, a edge.Action) error {
+	i := slices.IndexFunc(p.decision.Answers, func(x edge.Answer) bool { return x.Reason == a.Reason })
+	if i < 0 {
+		return fmt.Errorf("the policy does not offer %q here: %w", a.Reason, edge.ErrForbidden)
+	}
+	ans := p.decision.Answers[i]
+	g := p.guard
+	if a.Identity != "" {
+		g.Identity = a.Identity
+	}
+	if ans.Purpose != "" {
+		g.Purpose = ans.Purpose
+	}
+	for _, n := range ans.Needs {
+		switch n {
+		case "identity":
+			if g.Identity == "" {
+				return fmt.Errorf("say how identity was checked: %w", edge.ErrForbidden)
+			}
+		case "proof":
+			if a.Text != "" {
+				g.Proof = a.Text
+			}
+			if g.Proof == "" {
+				return fmt.Errorf("say which proof was seen: %w", edge.ErrForbidden)
+			}
+		case "escort":
+			g.Escort = edge.Confirmed
+		case "second_reading":
+			if p.temp == nil || p.temp.Second != edge.BandBelow {
+				return fmt.Errorf("take a reading below the threshold with a second instrument: %w", edge.ErrForbidden)
+			}
+		}
+	}
+	if ans.Two && (a.Second == "" || a.Second == a.Actor) {
+		return fmt.Errorf("this takes a second person: %w", edge.ErrForbidden)
+	}
+	p.guard = g
+	f := *p.facts
+	f.Guard = &g
+	e := l.actionEntry(p, a.Actor, "admit", map[string]any{"second": a.Second, "identity": g.Identity, "proof": g.Proof, "purpose": g.Purpose})
+	e.Outcome, e.Reason, e.Rule = edge.Admit, a.Reason, p.decision.Rule
+	e.Deltas = l.deps.Policy().Reserve(&f)
+	seq, err := l.append(p, e, nil)
+	if err != nil {
+		l.unrecorded(p, err)
+		return fmt.Errorf("cannot record it: %w", err)
+	}
+	p.facts, p.seq = &f, int64(seq)
+	p.decision.Outcome, p.decision.Reason, p.decision.Answers = edge.Admit, a.Reason, nil
+	l.settle(p, edge.Admit, e.Deltas)
+	return nil
+}
+
+func (l *Lane) guardDenies(p *presentation, a edge.Action) error {
+	e := l.actionEntry(p, a.Actor, "deny", nil)
+	e.Outcome, e.Reason = edge.Deny, a.Reason
+	if e.Reason == "" {
+		e.Reason = "guard.denied"
+	}
+	seq, err := l.append(p, e, nil)
+	if err != nil {
+		return fmt.Errorf("cannot record it: %w", err)
+	}
+	p.seq = int64(seq)
+	p.decision.Outcome, p.decision.Reason, p.decision.Answers = edge.Deny, e.Reason, nil
+	l.settle(p, edge.Deny, nil)
+	return nil
+}
+
+// typed takes a reading of an instrument of the guard's own, on a lane whose
+// thermometer is the guard.
+func (l *Lane) typed(p *presentation, a edge.Action) error {
+	if p.state != edge.LaneMeasuring || l.dev.Thermometer != nil {
+		return edge.ErrLate
+	}
+	t := device.Temperature{Quality: device.QualityOK, Value: device.Celsius(a.Value), Uncertainty: 0.2, Profile: "typed", At: time.Now()}
+	if a.Value < 30 || a.Value > 43 {
+		t.Quality = device.QualityInvalid
+	}
+	f := l.deps.Policy().Band(t)
+	f.Typed = true
+	p.inputAt = time.Now()
+	p.actor = a.Actor
+	p.reading = fmt.Sprintf("%.1f", a.Value)
+	l.merge(p, f)
+	p.measured++
+	if p.measured-1 < p.plus && f.Band == edge.BandBelow {
+		p.deadline = time.Now().Add(l.cfg.Refer)
+		return nil
+	}
+	l.decide(p)
+	return nil
+}
+
+func (l *Lane) second(p *presentation, a edge.Action) error {
+	if a.Value < 30 || a.Value > 43 {
+		return fmt.Errorf("%.1f is no body temperature: %w", a.Value, edge.ErrForbidden)
+	}
+	b := l.deps.Policy().Second(a.Value)
+	if err := l.record(p, a.Actor, "second", map[string]any{"band": string(b)}); err != nil {
+		return err
+	}
+	if p.temp == nil {
+		p.temp = &edge.TemperatureFacts{State: edge.TempMissing}
+	}
+	p.temp.Second = b
+	return l.again(p)
+}
+
+// again decides anew after the guard has said something. A parked presentation
+// stays parked unless it is now admitted.
+func (l *Lane) again(p *presentation) error {
+	p.inputAt = time.Now()
+	if !p.aside {
+		l.decide(p)
+		return nil
+	}
+	cur := l.cur
+	l.unpark(p)
+	if cur == nil {
+		l.cur = p
+		l.decide(p)
+		return nil
+	}
+	// The lane is busy: the outcome waits in the tray for its turn.
+	p.aside = true
+	l.parked = append(l.parked, p)
+	return nil
+}
+
+func (l *Lane) confirm(p *presentation, a edge.Action) error {
+	if a.Field == "passed" {
+		if p.turn == nil {
+			return edge.ErrLate
+		}
+		return l.passage.confirm(p.turn, a.Text != "no")
+	}
+	if p.state == edge.LanePassing {
+		return edge.ErrLate
+	}
+	g := p.guard
+	switch a.Field {
+	case "mask", "escort":
+		c := edge.Confirmation(a.Text)
+		if c != edge.Confirmed && c != edge.Denied {
+			return fmt.Errorf("%s is yes or no: %w", a.Field, edge.ErrForbidden)
+		}
+		if a.Field == "mask" {
+			g.Mask = c
+		} else {
+			g.Escort = c
+		}
+	case "identity":
+		g.Identity = a.Text
+	case "proof":
+		g.Proof = a.Text
+	case "purpose":
+		g.Purpose = a.Text
+	case "paper":
+		g.Paper = a.Text
+	default:
+		return fmt.Errorf("nothing is called %q here: %w", a.Field, edge.ErrForbidden)
+	}
+	if err := l.record(p, a.Actor, "confirm", map[string]any{"field": a.Field, "value": a.Text}); err != nil {
+		return err
+	}
+	p.guard = g
+	if p.state == edge.LaneMeasuring {
+		return nil // it counts when the reading is there
+	}
+	return l.again(p)
+}
+
+// plusOne adds one person to the party: they take a reading of their own.
+func (l *Lane) plusOne(p *presentation, a edge.Action) error {
+	if p.state == edge.LanePassing || p.aside || p.plus >= 10 {
+		return edge.ErrLate
+	}
+	if err := l.record(p, a.Actor, "plus_one", nil); err != nil {
+		return err
+	}
+	p.plus++
+	if p.state == edge.LaneMeasuring && l.dev.Thermometer != nil && p.measured == 0 {
+		return nil // the holder's own reading is still under way
+	}
+	p.tries = 0
+	p.state = edge.LaneMeasuring
+	switch {
+	case l.dev.Thermometer != nil:
+		l.say(device.SignalWait)
+		l.startMeasure(p, false, l.cfg.Measure)
+	case l.cfg.Typed:
+		p.deadline = time.Now().Add(l.cfg.Refer)
+	default:
+		p.measured++
+		l.decide(p)
+	}
+	return nil
+}
+
+func (l *Lane) onCall(c device.Change) {
+	if !c.Active {
+		return
+	}
+	if l.cur != nil {
+		l.cur.calls++
+		if l.cur.state == edge.LaneReferred {
+			l.cur.deadline = time.Now().Add(l.cfg.Refer)
+		}
+	}
+	if err := l.record(l.cur, "resident", "call", nil); err != nil {
+		l.log.Error("cannot record a call", "err", err)
+	}
+}
+
+// setFire is called by the passage: everybody may leave, nothing is decided.
+func (l *Lane) setFire(on bool) {
+	l.post(func() {
+		l.fire = on
+		if on {
+			l.queue = nil
+			if l.cur != nil && l.cur.state != edge.LanePassing {
+				l.end()
+			}
+			l.say(device.SignalFree)
+			return
+		}
+		l.say(device.SignalIdle)
+	})
+}
+
+// degrade notes that a part does not work, for facts and views.
+func (l *Lane) degrade(part string, bad bool) {
+	i := slices.Index(l.degraded, part)
+	switch {
+	case bad && i < 0:
+		l.degraded = append(l.degraded, part)
+		slices.Sort(l.degraded)
+	case !bad && i >= 0:
+		l.degraded = slices.Delete(l.degraded, i, i+1)
+	}
+}
+
+// checkDevices journals when a device fails and when it comes back.
+func (l *Lane) checkDevices() {
+	check := func(part string, d device.Device) bool {
+		h := d.Health()
+		old, seen := l.states[h.Name]
+		bad := h.State == device.StateAbsent || h.State == device.StateDisconnected || h.State == device.StateFault
+		was := seen && (old == device.StateAbsent || old == device.StateDisconnected || old == device.StateFault)
+		l.states[h.Name] = h.State
+		if bad != was {
+			e := &edge.Entry{Kind: edge.KindDevice, Lane: l.cfg.Name, Of: -1, Actor: "system", Stamp: l.deps.Clock.Now()}
+			e.Data, _ = json.Marshal(map[string]string{"device": h.Name, "driver": h.Driver, "state": string(h.State), "error": h.LastError})
+			if _, err := l.append(nil, e, nil); err != nil {
+				l.log.Error("cannot record a device's state", "device", h.Name, "err", err)
+			}
+			if bad {
+				l.log.Warn("a device does not work", "device", h.Name, "where", h.Where, "state", h.State, "err", h.LastError, "hint", "check plug and cable; it is tried again by itself")
+			} else {
+				l.log.Info("a device works again", "device", h.Name)
+			}
+		}
+		return bad
+	}
+	scanners := len(l.dev.Scanners) > 0
+	for _, s := range l.dev.Scanners {
+		if !check("scanner", s) {
+			scanners = false
+		}
+	}
+	l.degrade("scanner", scanners)
+	if l.dev.Thermometer != nil {
+		l.degrade("thermometer", check("thermometer", l.dev.Thermometer))
+	}
+	for _, ind := range l.dev.Indicators {
+		l.degrade("indicator", check("indicator", ind))
+	}
+	if l.passage.dev.Barrier != nil {
+		h := l.passage.dev.Barrier.Health()
+		l.degrade("barrier", h.State == device.StateAbsent || h.State == device.StateDisconnected || h.State == device.StateFault)
+	}
+}
+
+// View is the lane as it stands.
+func (l *Lane) View() edge.LaneView {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.view
+}
+
+// Watch yields every change of the view until ctx is done; a slow reader gets
+// the latest and misses what was between.
+func (l *Lane) Watch(ctx context.Context) <-chan edge.LaneView {
+	ch := make(chan edge.LaneView, 1)
+	l.mu.Lock()
+	l.watchers[ch] = struct{}{}
+	ch <- l.view
+	l.mu.Unlock()
+	context.AfterFunc(ctx, func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.watchers, ch)
+		close(ch)
+	})
+	return ch
+}
+
+func (l *Lane) presentationView(p *presentation) edge.PresentationView {
+	v := edge.PresentationView{ID: p.id, Lane: l.cfg.Name, State: p.state, Pass: p.pass, Unknown: p.pass == nil, Party: max(p.plus, p.measured-1), Reading: p.reading,
+		Outcome: p.decision.Outcome, Reason: p.decision.Reason, Rule: p.decision.Rule, Authority: p.decision.Authority, Obligations: p.decision.Obligations,
+		Answers: p.decision.Answers, Seq: p.seq, Since: p.since, Deadline: p.deadline, Language: p.language, Calls: p.calls}
+	if p.temp != nil {
+		t := *p.temp
+		v.Temperature = &t
+	}
+	if p.state == edge.LaneMeasuring {
+		v.Outcome, v.Answers = "", nil
+	}
+	return v
+}
+
+// publish makes the view of what the loop knows and hands it to the watchers
+// if anything changed.
+func (l *Lane) publish() {
+	v := edge.LaneView{Lane: l.cfg.Name, Name: l.cfg.Label, Passage: l.passage.cfg.Name, Level: l.cfg.Level, Direction: l.cfg.Direction,
+		State: edge.LaneIdle, Queue: len(l.queue), Degraded: slices.Clone(l.degraded), Fire: l.fire, Last: l.last}
+	switch {
+	case l.fire:
+		v.State = edge.LaneFree
+	case l.closed:
+		v.State = edge.LaneClosed
+	case l.cur != nil:
+		v.State = l.cur.state
+		pv := l.presentationView(l.cur)
+		v.Current = &pv
+	case l.reading != nil:
+		v.State = edge.LaneCard
+	case slices.Contains(l.degraded, "scanner"):
+		v.State = edge.LaneFault
+	}
+	for _, p := range l.parked {
+		v.Parked = append(v.Parked, l.presentationView(p))
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	v.Scanner, v.Thermometer, v.Version = l.view.Scanner, l.view.Thermometer, l.view.Version
+	if same(v, l.view) {
+		return
+	}
+	v.Version++
+	l.view = v
+	for ch := range l.watchers {
+		select {
+		case <-ch:
+		default:
+		}
+		ch <- v
+	}
+}
+
+// same compares two views by what they would show.
+func same(a, b edge.LaneView) bool {
+	x, err1 := json.Marshal(a)
+	y, err2 := json.Marshal(b)
+	return err1 == nil && err2 == nil && string(x) == string(y)
+}
