@@ -243,7 +243,9 @@ func (c *Client) live(ctx context.Context) error {
 	c.log.Info("connected to the broker", "broker", c.addr)
 
 	var parts sync.WaitGroup
-	parts.Go(func() { n.write() })
+	// Not waited for: the library may hold it for writeTimeout when the broker has
+	// stopped reading. It touches nothing but this connection.
+	go n.write()
 	for _, f := range c.onConnect {
 		parts.Go(func() { f(n.ctx) })
 	}
