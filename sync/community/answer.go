@@ -225,9 +225,12 @@ func (s *Server) noteStatus(ctx context.Context, m asked) error {
 	}
 	now := time.Now().UnixMilli()
 	if st.Key != "" {
-		name, public, err := verifierKey(st.Key)
+		name, public, err := VerifierKey(st.Key)
 		if err != nil {
 			return err
+		}
+		if want := s.signerName(m.site, m.gate); name != want {
+			return fmt.Errorf("%w: the gate's key has the name %.200q, want %q", wire.ErrMalformed, name, want)
 		}
 		g, err := s.gate(ctx, m.gateName, keysFresh)
 		if err != nil {
@@ -250,12 +253,12 @@ func (s *Server) noteStatus(ctx context.Context, m asked) error {
 	return err
 }
 
-// verifierKey reads a note verifier key (name+hash+base64) of Ed25519.
-func verifierKey(vkey string) (string, [32]byte, error) {
+// VerifierKey reads a note verifier key (name+hash+base64) of Ed25519.
+func VerifierKey(vkey string) (string, [32]byte, error) {
 	name, rest, _ := strings.Cut(vkey, "+")
 	_, b64, _ := strings.Cut(rest, "+")
 	b, err := base64.StdEncoding.DecodeString(b64)
-	if err != nil || len(b) != 33 || b[0] != 1 || wire.CheckName(name) != nil {
+	if err != nil || len(b) != 33 || b[0] != 1 || len(name) > 310 {
 		return "", [32]byte{}, fmt.Errorf("%w: key %.100q is not name+hash+base64 of an Ed25519 key", wire.ErrMalformed, vkey)
 	}
 	return name, [32]byte(b[1:]), nil

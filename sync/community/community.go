@@ -190,6 +190,10 @@ func (s *Server) RevokeGate(ctx context.Context, site, name string, public []byt
 	return s.setKey(ctx, site, name, public, "", KeyRevoked, by)
 }
 
+// signerName is the name under which a gate's device signs: its logs' origin
+// without the epoch.
+func (s *Server) signerName(site, gate string) string { return s.cfg.Community + "/" + site + "/" + gate }
+
 func (s *Server) setKey(ctx context.Context, site, name string, public []byte, age string, state KeyState, by string) error {
 	if err := errors.Join(wire.CheckName(site), wire.CheckGate(name)); err != nil {
 		return err
@@ -197,7 +201,7 @@ func (s *Server) setKey(ctx context.Context, site, name string, public []byte, a
 	if len(public) != 32 {
 		return fmt.Errorf("gate %s/%s: a key has 32 bytes, not %d", site, name, len(public))
 	}
-	k := GateKey{Name: name, Public: [32]byte(public), Age: age, State: state, By: by}
+	k := GateKey{Name: s.signerName(site, name), Public: [32]byte(public), Age: age, State: state, By: by}
 	if err := s.store.setKey(ctx, site, name, k, time.Now().UnixMilli()); err != nil {
 		return fmt.Errorf("cannot set the key of gate %s/%s: %w", site, name, err)
 	}

@@ -118,7 +118,7 @@ type device struct {
 const community = "test.example"
 
 func newDevice(site, gate string, epoch edge.Epoch, seed byte) *device {
-	return &device{site: site, gate: gate, epoch: epoch, key: newKey(gate, seed)}
+	return &device{site: site, gate: gate, epoch: epoch, key: newKey(community+"/"+site+"/"+gate, seed)}
 }
 
 func (d *device) add(lines ...string) {

@@ -22,7 +22,7 @@ func testProofs(t *testing.T, where string) {
 	d := newDevice("estate", "east", 7, 1)
 	d.addLines(1100)
 	register(t, s, d, "")
-	dv, err := edge.HeadVerifier("east", d.key.Public())
+	dv, err := edge.HeadVerifier(d.key.name, d.key.Public())
 	if err != nil {
 		t.Fatal(err)
 	}

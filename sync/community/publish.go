@@ -34,6 +34,9 @@ type ImportOptions struct {
 // often the file is half of what it should be.
 var ErrTooManyGone = errors.New("too many passes would go")
 
+// maxErrors is how many rows may be wrong before reading ends.
+const maxErrors = 20
+
 // errDry ends the transaction of a dry run.
 var errDry = errors.New("dry run")
 
@@ -89,9 +92,13 @@ func importRoster(ctx context.Context, tx *sql.Tx, site string, rows iter.Seq2[e
 	}
 	defer put.Close()
 	var n int64
+	var bad []error
 	for r, err := range rows {
 		if err != nil {
-			return err
+			if bad = append(bad, err); len(bad) == maxErrors {
+				break
+			}
+			continue
 		}
 		if r.Pass.ID < 1 || r.Pass.ID > edge.MaxID {
 			return fmt.Errorf("line %d: pass id %d must be between 1 and %d", r.Line, r.Pass.ID, int64(edge.MaxID))
@@ -121,6 +128,9 @@ func importRoster(ctx context.Context, tx *sql.Tx, site string, rows iter.Seq2[e
 		if n++; o.Progress != nil && n%1000 == 0 {
 			o.Progress(n)
 		}
+	}
+	if len(bad) > 0 {
+		return errors.Join(bad...)
 	}
 	res, err := tx.ExecContext(ctx, `DELETE FROM roster WHERE site = $1 AND version <> $2`, site, ch.Version)
 	if err != nil {

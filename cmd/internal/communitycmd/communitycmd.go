@@ -1,0 +1,110 @@
+// Package communitycmd is the command line of the community server. The mains
+// and their tests take the same way in.
+package communitycmd
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"gatehouse/edge"
+	"gatehouse/edge/identity"
+	"gatehouse/sync/community"
+	"gatehouse/sync/wire"
+)
+
+// base is what every command needs: where the server's data and keys are.
+type base struct {
+	store, community, keys string
+	verbose                bool
+}
+
+// New makes the command tree of communityd.
+func New(version string) *cobra.Command {
+	b := new(base)
+	root := &cobra.Command{
+		Use:   "communityd",
+		Short: "The community server's end: receives the gates' journals, publishes roster and policies",
+		Long: `communityd receives the journals of the gates of one or more sites over MQTT,
+verifies and stores every entry once, and answers with a receipt. It is the
+master of the roster and of the policy in force.`,
+		Version:       version,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          cobra.NoArgs,
+	}
+	f := root.PersistentFlags()
+	f.StringVar(&b.store, "store", "community.db", "SQLite `file`, or postgres://user@host/database")
+	f.StringVar(&b.community, "community", "", "`name` of the community: the first part of the logs' origins")
+	f.StringVar(&b.keys, "keys", "", "`folder` of the server's keys (default: community-keys beside the store)")
+	f.BoolVarP(&b.verbose, "verbose", "v", false, "log more")
+	root.AddCommand(b.gates(), b.roster(), b.policy(), b.query(), b.export(), b.verify(), b.prove(), b.alerts(), b.trust())
+	return root
+}
+
+func (b *base) logger(w io.Writer) *slog.Logger {
+	level := slog.LevelInfo
+	if b.verbose {
+		level = slog.LevelDebug
+	}
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
+}
+
+// signer opens the server's key, or makes it at the first start.
+func (b *base) signer() (edge.Signer, error) {
+	if b.community == "" {
+		return nil, fmt.Errorf("--community is missing: the community's name, for example estate.example")
+	}
+	if err := wire.CheckName(b.community); err != nil {
+		return nil, fmt.Errorf("--community: %w", err)
+	}
+	dir := b.keys
+	if dir == "" {
+		if strings.Contains(b.store, "://") {
+			return nil, fmt.Errorf("--keys is missing: the folder of the server's keys (a database has no place beside it)")
+		}
+		dir = filepath.Join(filepath.Dir(b.store), "community-keys")
+	}
+	id, err := identity.Open(dir, b.community+"/server")
+	if err != nil {
+		return nil, fmt.Errorf("cannot open the server's keys: %w", err)
+	}
+	return id.Signer(), nil
+}
+
+// open opens the store for a command.
+func (b *base) open(cmd *cobra.Command) (*community.Server, error) {
+	s, err := b.signer()
+	if err != nil {
+		return nil, err
+	}
+	return community.Open(cmd.Context(), b.store, community.Config{Community: b.community, Signer: s, Log: b.logger(cmd.ErrOrStderr())})
+}
+
+// with runs f on the open store.
+func (b *base) with(cmd *cobra.Command, f func(ctx context.Context, s *community.Server, out io.Writer) error) (err error) {
+	s, err := b.open(cmd)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if cerr := s.Close(); err == nil && cerr != nil {
+			err = fmt.Errorf("cannot close the store: %w", cerr)
+		}
+	}()
+	return f(cmd.Context(), s, cmd.OutOrStdout())
+}
+
+// siteGate splits SITE/GATE.
+func siteGate(s string) (site, gate string, err error) {
+	site, gate, ok := strings.Cut(s, "/")
+	if !ok || wire.CheckName(site) != nil || wire.CheckGate(gate) != nil {
+		return "", "", fmt.Errorf("%q is not SITE/GATE", s)
+	}
+	return site, gate, nil
+}
