@@ -76,6 +76,7 @@ type Journal struct {
 	sealed  uint64
 
 	commits atomic.Uint64
+	busy    atomic.Int64 // since when a commit is under way, unix ns; 0 = none
 	closed  bool
 }
 
@@ -246,7 +247,10 @@ func (j *Journal) Append(ctx context.Context, e *edge.Entry, expect []edge.Expec
 	j.pending = nil
 	j.mu.Unlock()
 	if len(batch) > 0 {
-		if err := j.commit(context.WithoutCancel(ctx), batch, nil); err != nil {
+		j.busy.Store(time.Now().UnixNano())
+		err := j.commit(context.WithoutCancel(ctx), batch, nil)
+		j.busy.Store(0)
+		if err != nil {
 			for _, b := range batch {
 				b.err = err
 			}
@@ -371,6 +375,14 @@ func (j *Journal) fresh(ctx context.Context, expect []edge.Expected) (bool, erro
 		}
 	}
 	return true, nil
+}
+
+// Alive returns an error when a commit has been under way for too long.
+func (j *Journal) Alive(within time.Duration) error {
+	if b := j.busy.Load(); b != 0 && time.Since(time.Unix(0, b)) > within {
+		return fmt.Errorf("a commit of the journal is under way since %s", time.Unix(0, b).Format(time.TimeOnly))
+	}
+	return nil
 }
 
 // Cells reads cells, in the order asked. A cell that was never set is zero.
