@@ -192,7 +192,9 @@ func (s *Server) RevokeGate(ctx context.Context, site, name string, public []byt
 
 // signerName is the name under which a gate's device signs: its logs' origin
 // without the epoch.
-func (s *Server) signerName(site, gate string) string { return s.cfg.Community + "/" + site + "/" + gate }
+func (s *Server) signerName(site, gate string) string {
+	return s.cfg.Community + "/" + site + "/" + gate
+}
 
 func (s *Server) setKey(ctx context.Context, site, name string, public []byte, age string, state KeyState, by string) error {
 	if err := errors.Join(wire.CheckName(site), wire.CheckGate(name)); err != nil {
