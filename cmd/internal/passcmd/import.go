@@ -193,7 +193,9 @@ func newProgress(w io.Writer) *progress {
 	if !ok || !term.IsTerminal(int(f.Fd())) {
 		return &progress{}
 	}
-	return &progress{bar: progressbar.NewOptions(-1, progressbar.OptionSetWriter(f), progressbar.OptionShowCount(), progressbar.OptionSetItsString("passes"),
+	// Without the spinner's own goroutine, which reads the bar's state unlocked:
+	// the bar is drawn when rows come.
+	return &progress{bar: progressbar.NewOptions(-1, progressbar.OptionSetWriter(f), progressbar.OptionSetSpinnerChangeInterval(0), progressbar.OptionShowCount(), progressbar.OptionSetItsString("passes"),
 		progressbar.OptionShowIts(), progressbar.OptionSetElapsedTime(true), progressbar.OptionClearOnFinish())}
 }
 
