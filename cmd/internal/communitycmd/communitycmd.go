@@ -37,15 +37,20 @@ master of the roster and of the policy in force.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          cobra.NoArgs,
+		RunE:          help,
 	}
 	f := root.PersistentFlags()
 	f.StringVar(&b.store, "store", "community.db", "SQLite `file`, or postgres://user@host/database")
 	f.StringVar(&b.community, "community", "", "`name` of the community: the first part of the logs' origins")
 	f.StringVar(&b.keys, "keys", "", "`folder` of the server's keys (default: community-keys beside the store)")
 	f.BoolVarP(&b.verbose, "verbose", "v", false, "log more")
-	root.AddCommand(b.gates(), b.roster(), b.policy(), b.query(), b.export(), b.verify(), b.prove(), b.alerts(), b.trust())
+	root.AddCommand(b.run(), b.gates(), b.roster(), b.policy(), b.query(), b.export(), b.verify(), b.prove(), b.alerts(), b.trust())
 	return root
 }
+
+// help is what a command does that only has commands below it; with cobra.NoArgs
+// a mistyped one is an error.
+func help(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 
 func (b *base) logger(w io.Writer) *slog.Logger {
 	level := slog.LevelInfo

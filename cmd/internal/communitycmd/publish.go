@@ -18,7 +18,7 @@ import (
 )
 
 func (b *base) roster() *cobra.Command {
-	c := &cobra.Command{Use: "roster", Short: "The site's roster: the server is its master", Args: cobra.NoArgs}
+	c := &cobra.Command{Use: "roster", Short: "The site's roster: the server is its master", Args: cobra.NoArgs, RunE: help}
 	var site, zone, gone string
 	var o roster.Options
 	var dry bool
@@ -94,7 +94,7 @@ func must(err error) {
 }
 
 func (b *base) policy() *cobra.Command {
-	c := &cobra.Command{Use: "policy", Short: "The site's policy", Args: cobra.NoArgs}
+	c := &cobra.Command{Use: "policy", Short: "The site's policy", Args: cobra.NoArgs, RunE: help}
 	var site string
 	push := &cobra.Command{
 		Use:   "push FILE",
