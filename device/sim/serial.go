@@ -26,7 +26,6 @@ type Serial struct {
 	near  *os.File // held open, so that the line exists before a driver opens it
 	old   *os.File // keeps the last terminal's number taken, so that the next has another
 	gone  bool
-	tx    uint64
 	Speed time.Duration // time for each byte; 0 = at once
 }
 
