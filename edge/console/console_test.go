@@ -1,0 +1,565 @@
+package console
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"gatehouse/device"
+	"gatehouse/edge"
+	"gatehouse/edge/text"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// street is lanes, journal and passes in memory, driven by the tests.
+type street struct {
+	mu       sync.Mutex
+	views    []edge.LaneView
+	watchers map[chan edge.LaneView]bool
+	actions  []edge.Action
+	refuse   error
+	lines    []edge.Stored
+	passes   []edge.Pass
+	changes  []string
+}
+
+func (s *street) Views() []edge.LaneView {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]edge.LaneView(nil), s.views...)
+}
+
+func (s *street) Watch(ctx context.Context) <-chan edge.LaneView {
+	ch := make(chan edge.LaneView, 64)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.watchers == nil {
+		s.watchers = map[chan edge.LaneView]bool{}
+	}
+	s.watchers[ch] = true
+	for _, v := range s.views {
+		ch <- v
+	}
+	context.AfterFunc(ctx, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.watchers, ch)
+		close(ch)
+	})
+	return ch
+}
+
+func (s *street) set(v edge.LaneView) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range s.views {
+		if s.views[i].Lane == v.Lane {
+			v.Version = s.views[i].Version + 1
+			s.views[i] = v
+		}
+	}
+	for ch := range s.watchers {
+		select {
+		case ch <- v:
+		default:
+		}
+	}
+}
+
+func (s *street) Do(_ context.Context, a edge.Action) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.actions = append(s.actions, a)
+	return s.refuse
+}
+
+func (s *street) did() []edge.Action {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]edge.Action(nil), s.actions...)
+}
+
+func (s *street) Size() uint64 { return uint64(len(s.lines)) }
+func (s *street) Read(_ context.Context, from uint64, n, _ int) ([]edge.Stored, error) {
+	return s.lines[from:min(uint64(len(s.lines)), from+uint64(n))], nil
+}
+
+func (s *street) Find(_ context.Context, q edge.PassQuery) ([]edge.Pass, error) {
+	if q.Name == "break" {
+		return nil, errors.New("broken")
+	}
+	return s.passes, nil
+}
+
+func (s *street) SetStatus(_ context.Context, id edge.PassID, status edge.PassStatus, reason, actor string) error {
+	if id == 404 {
+		return edge.ErrUnknown
+	}
+	s.changes = append(s.changes, fmt.Sprintf("%d %s %s %s", id, status, reason, actor))
+	return nil
+}
+
+const code = "abcdefghijklmnop"
+
+// referred is a fever at the east entrance, as the closed estate's policy has it.
+func referred() edge.LaneView {
+	return edge.LaneView{Lane: "east-in", Name: "东门入口", Direction: edge.In, Version: 1, State: edge.LaneReferred, Scanner: "device", Thermometer: "device", Queue: 3,
+		Current: &edge.PresentationView{ID: 41, Lane: "east-in", State: edge.LaneReferred, Seq: 7, Outcome: edge.Refer, Reason: "temperature.above", Reading: "37.8 ±0.3",
+			Pass:        &edge.Pass{ID: 7, Name: "王*明", Category: "resident", Building: "1号楼", Unit: "2-301", Care: []string{"elderly"}},
+			Temperature: &edge.TemperatureFacts{State: edge.TempOK, Band: edge.BandAbove}, Authority: "街道防疫办", Deadline: time.Now().Add(50 * time.Second),
+			Answers: []edge.Answer{{Reason: "second_normal", Needs: []string{"second_reading"}}, {Reason: "medical", Needs: []string{"proof"}}, {Reason: "known", Needs: []string{"identity"}}}}}
+}
+
+func newStreet() *street {
+	parked := *referred().Current
+	parked.ID, parked.Pass = 39, &edge.Pass{ID: 9, Name: "G* O*", Category: "courier", Language: "ar"}
+	out := edge.LaneView{Lane: "east-out", Name: "东门出口", Direction: edge.Out, State: edge.LaneIdle, Scanner: "device", Thermometer: "none", Degraded: []string{"beam"}, Parked: []edge.PresentationView{parked},
+		Last: &edge.PresentationView{ID: 40, Outcome: edge.Admit, Pass: &edge.Pass{ID: 8, Name: "李*", Category: "worker"}}}
+	side := edge.LaneView{Lane: "side", Name: "侧门", Direction: edge.In, State: edge.LaneMeasuring, Scanner: "console", Thermometer: "typed",
+		Current: &edge.PresentationView{ID: 42, State: edge.LaneMeasuring, Pass: &edge.Pass{ID: 12, Name: "陈*", Category: "visitor", Building: "3号楼"}}}
+	s := &street{views: []edge.LaneView{referred(), out, side}, passes: []edge.Pass{{ID: 7, Name: "王*明", Category: "resident", Status: edge.PassSuspended, Reason: "<b>moved</b>", Building: "1号楼", Unit: "2-301", Until: 1700000000000}}}
+	for i, e := range []edge.Entry{
+		{Kind: edge.KindStart, Of: -1, Actor: "system"},
+		{Kind: edge.KindDecision, Lane: "east-in", Of: -1, Outcome: edge.Admit, Reason: "resident", Facts: &edge.Facts{Pass: &edge.PassFacts{ID: 8, Category: "worker"}}},
+		{Kind: edge.KindPassage, Lane: "east-in", Of: 1, Result: edge.ResultPassed},
+		{Kind: edge.KindDecision, Lane: "east-in", Of: -1, Outcome: edge.Deny, Reason: "quota"},
+		{Kind: edge.KindAction, Lane: "east-in", Of: 3, Actor: "guard:7", Outcome: edge.Admit, Reason: "medical"},
+	} {
+		e.Stamp = edge.Stamp{Time: 1650000000000 + int64(i)*1000}
+		b, err := e.AppendJSON(nil)
+		if err != nil {
+			panic(err)
+		}
+		s.lines = append(s.lines, edge.Stored{Seq: uint64(i), Line: b})
+	}
+	return s
+}
+
+func newConsole(t testing.TB, s *street) *Console {
+	t.Helper()
+	cat, err := text.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := New(Config{Listen: "127.0.0.1:0", Gate: "幸福小区东门", Language: "zh-Hans", Code: code, Location: time.FixedZone("CST", 8*3600)},
+		Deps{Lanes: s, Journal: s, Passes: s, Text: cat, Log: slog.New(slog.DiscardHandler),
+			Sync: func() edge.SyncStatus { return edge.SyncStatus{Connected: true, Server: "mqtt", Size: 5, Acked: 3} },
+			Devices: func() []edge.DeviceHealth {
+				return []edge.DeviceHealth{{Serves: "east-in scanner", Health: device.Health{Driver: "rdm6300", State: device.StateOK, Reads: 12}},
+					{Serves: "side thermometer", Health: device.Health{Driver: "gy-mcu90614", State: device.StateAbsent, LastError: "<script>"}}}
+			}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func (c *Console) request(method, path string, form url.Values, cookie string, header ...string) *httptest.ResponseRecorder {
+	var body io.Reader
+	if form != nil {
+		body = strings.NewReader(form.Encode())
+	}
+	r := httptest.NewRequest(method, path, body)
+	if form != nil {
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	}
+	if cookie != "" {
+		r.Header.Set("Cookie", cookie)
+	}
+	for i := 0; i < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	w := httptest.NewRecorder()
+	c.Handler().ServeHTTP(w, r)
+	return w
+}
+
+func (c *Console) cookieOf(actor string) string { return "gatehouse=" + c.session(actor) }
+
+// Every route of the table is tried without a login.
+func TestRights(t *testing.T) {
+	c := newConsole(t, newStreet())
+	for _, r := range c.routes() {
+		method, path, _ := strings.Cut(r.pattern, " ")
+		path = strings.NewReplacer("{$}", "", "{lane}", "east-in", "{name}", "console.css").Replace(path)
+		if strings.HasSuffix(path, "/live") && r.who == public {
+			continue // a stream; TestLive reads one
+		}
+		for _, cookie := range []string{"", "gatehouse=guard:7." + strings.Repeat("0", 64), "gatehouse=guard:7", "gatehouse=."} {
+			var form url.Values
+			if method == "POST" {
+				form = url.Values{"kind": {"call"}, "lane": {"east-in"}}
+			}
+			w := c.request(method, path, form, cookie)
+			if r.who == guard && w.Code != http.StatusUnauthorized {
+				t.Errorf("%s with %q: %d, want 401", r.pattern, cookie, w.Code)
+			}
+			if r.who == public && w.Code != http.StatusOK && path != "/enter" {
+				t.Errorf("%s: %d", r.pattern, w.Code)
+			}
+			if h := w.Header(); !strings.Contains(h.Get("Content-Security-Policy"), "default-src 'none'") || h.Get("Cache-Control") != "no-store" {
+				t.Errorf("%s: headers %v", r.pattern, h)
+			}
+		}
+	}
+}
+
+func TestLogin(t *testing.T) {
+	c := newConsole(t, newStreet())
+	if w := c.request("GET", "/", nil, "", "Accept", "text/html"); w.Code != http.StatusSeeOther || w.Header().Get("Location") != "/enter" {
+		t.Errorf("a browser without a login: %d %v", w.Code, w.Header())
+	}
+	w := c.request("GET", "/?code="+code, nil, "")
+	if w.Code != http.StatusSeeOther || w.Header().Get("Location") != "/" || !strings.Contains(w.Header().Get("Set-Cookie"), "HttpOnly; SameSite=Strict") {
+		t.Errorf("the link: %d %v", w.Code, w.Header())
+	}
+	if w := c.request("GET", "/?code=wrong", nil, ""); w.Code != http.StatusUnauthorized {
+		t.Errorf("a wrong link: %d", w.Code)
+	}
+	for _, f := range []url.Values{{"code": {"wrong"}, "number": {"7"}}, {"code": {code}}, {"code": {code}, "number": {"x"}}, {"code": {code}, "number": {"70000"}}, {}} {
+		if w := c.request("POST", "/enter", f, ""); w.Code != http.StatusForbidden || w.Header().Get("Set-Cookie") != "" {
+			t.Errorf("%v: %d", f, w.Code)
+		}
+	}
+	w = c.request("POST", "/enter", url.Values{"code": {code}, "number": {"7"}}, "")
+	if w.Code != http.StatusSeeOther {
+		t.Fatalf("%d", w.Code)
+	}
+	cookie, _, _ := strings.Cut(w.Header().Get("Set-Cookie"), ";")
+	if w := c.request("GET", "/", nil, cookie); w.Code != http.StatusOK || !strings.Contains(w.Body.String(), "guard:7") {
+		t.Errorf("%d", w.Code)
+	}
+	// Another code ends all sessions.
+	c.cfg.Code = "another code"
+	if w := c.request("GET", "/", nil, cookie); w.Code != http.StatusUnauthorized {
+		t.Errorf("after the code was changed: %d", w.Code)
+	}
+}
+
+func TestLanePage(t *testing.T) {
+	c := newConsole(t, newStreet())
+	for lang, want := range map[string][]string{
+		"zh-Hans": {"王*明", "居民", "老人", "37.8 ±0.3 °C", "达到或超过标准", "人工处理", "体温达到或超过标准", "街道防疫办", "后面还有 3 位", "就医（已看证明）", "请到一旁", "请先用另一支体温计复核", "在一旁等候", "G* O*", "红外对射", "上一位： 李* · 放行", "该户这两天已经外出过", "就医（已看证明） · guard:7", "工作人员 8", "side thermometer: 没有找到", "待上传 2"},
+		"en":      {"resident", "elderly", "at or above the threshold", "the guard decides", "Temperature at or above the threshold", "3 waiting behind", "Medical (proof seen)", "Step aside", "beam", "Before: 李* · admit", "No card? Find the pass"},
+	} {
+		w := c.request("GET", "/", nil, c.cookieOf("guard:7")+"; lang="+lang)
+		body := w.Body.String()
+		for _, s := range want {
+			if !strings.Contains(body, s) {
+				t.Errorf("%s: the page lacks %q", lang, s)
+			}
+		}
+		for _, s := range []string{"console.", "nav.", "<script>", "style=", "onclick", "http://", "https://"} {
+			if s == "console." {
+				body = strings.NewReplacer("/assets/console.css", "", "/assets/console.js", "").Replace(body)
+			}
+			if strings.Contains(body, s) {
+				t.Errorf("%s: the page holds %q", lang, s)
+			}
+		}
+		if n := w.Body.Len() + len(read(t, c, "/assets/console.css")) + len(read(t, c, "/assets/console.js")); n > 200<<10 {
+			t.Errorf("the first page takes %d bytes", n)
+		}
+	}
+}
+
+func read(t *testing.T, c *Console, path string) string {
+	t.Helper()
+	w := c.request("GET", path, nil, "")
+	if w.Code != http.StatusOK {
+		t.Fatalf("%s: %d", path, w.Code)
+	}
+	return w.Body.String()
+}
+
+func TestActions(t *testing.T) {
+	s := newStreet()
+	c := newConsole(t, s)
+	me := c.cookieOf("guard:7")
+	w := c.request("POST", "/act", url.Values{"kind": {"admit"}, "lane": {"east-in"}, "presentation": {"41"}, "reason": {"medical"}, "text": {"medical"}, "actor": {"guard:1"}}, me)
+	if want := (edge.Action{Kind: edge.ActAdmit, Lane: "east-in", Presentation: 41, Reason: "medical", Text: "medical", Actor: "guard:7"}); w.Code != http.StatusNoContent || s.did()[0] != want {
+		t.Errorf("%d %+v", w.Code, s.did())
+	}
+	c.request("POST", "/act", url.Values{"kind": {"second"}, "lane": {"east-in"}, "presentation": {"41"}, "value": {" 36,6 "}}, me)
+	if got := s.did()[1]; got.Value != 36.6 {
+		t.Errorf("%+v", got)
+	}
+	if w := c.request("POST", "/act", url.Values{"kind": {"call"}, "lane": {"side"}}, me, "Accept", "text/html"); w.Code != http.StatusSeeOther {
+		t.Errorf("without a script: %d", w.Code)
+	}
+	n := len(s.did())
+	for _, c2 := range []struct {
+		form url.Values
+		why  string
+	}{
+		{url.Values{"kind": {"open sesame"}}, "unknown action"},
+		{url.Values{"kind": {"admit"}, "presentation": {"-1"}}, "not a number"},
+		{url.Values{"kind": {"present"}, "pass": {"0"}}, "not a pass"},
+		{url.Values{"kind": {"reading"}, "value": {"NaN"}}, "not a number"},
+		{url.Values{"kind": {"reading"}, "value": {"3655"}}, "between 20 and 45"},
+		{url.Values{"kind": {"admit"}, "lane": {"a\x00b"}}, "control characters"},
+		{url.Values{"kind": {"admit"}, "text": {strings.Repeat("长", 100)}}, "too long"},
+		{url.Values{"kind": {"admit"}, "text": {strings.Repeat("x", 1<<20)}}, "cannot read the form"},
+	} {
+		if w := c.request("POST", "/act", c2.form, me); w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), c2.why) {
+			t.Errorf("%.60v: %d %s", c2.form, w.Code, w.Body)
+		}
+	}
+	if w := c.request("POST", "/act", url.Values{"kind": {"call"}, "lane": {"side"}}, me, "Sec-Fetch-Site", "cross-site"); w.Code != http.StatusForbidden {
+		t.Errorf("from another site: %d", w.Code)
+	}
+	if w := c.request("POST", "/act", url.Values{"kind": {"call"}, "lane": {"side"}}, me, "Origin", "http://elsewhere.example"); w.Code != http.StatusForbidden {
+		t.Errorf("from another origin: %d", w.Code)
+	}
+	if len(s.did()) != n {
+		t.Errorf("a refused request did something: %+v", s.did()[n:])
+	}
+	for err, want := range map[error]struct {
+		code int
+		text string
+	}{
+		edge.ErrLate: {http.StatusConflict, "晚了一步"},
+		fmt.Errorf("say which proof was seen: %w", edge.ErrForbidden): {http.StatusForbidden, "现在不能这样做 (say which proof was seen)"},
+		errors.New("broken"): {http.StatusUnprocessableEntity, "没有办成"},
+	} {
+		s.refuse = err
+		if w := c.request("POST", "/act", url.Values{"kind": {"call"}, "lane": {"side"}}, me); w.Code != want.code || !strings.Contains(w.Body.String(), want.text) {
+			t.Errorf("%v: %d %s", err, w.Code, w.Body)
+		}
+	}
+}
+
+func TestPasses(t *testing.T) {
+	s := newStreet()
+	c := newConsole(t, s)
+	me := c.cookieOf("guard:7")
+	w := c.request("GET", "/passes?name="+url.QueryEscape("王")+"&lane=side", nil, me)
+	for _, want := range []string{"王*明", "停用 (&lt;b&gt;moved&lt;/b&gt;)", "2023-11-15", "侧门 · 看过证件", `name="pass" value="7"`, `name="identity" value="document"`} {
+		if !strings.Contains(w.Body.String(), want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+	if strings.Contains(w.Body.String(), "东门出口 ·") {
+		t.Error("a lane that nobody asked for is offered")
+	}
+	if w := c.request("GET", "/passes?name=break", nil, me); w.Code != http.StatusInternalServerError {
+		t.Errorf("%d", w.Code)
+	}
+	if w := c.request("GET", "/passes?name="+strings.Repeat("x", 300), nil, me); w.Code != http.StatusBadRequest {
+		t.Errorf("%d", w.Code)
+	}
+	for _, x := range []struct {
+		form url.Values
+		code int
+	}{
+		{url.Values{"pass": {"7"}, "status": {"suspended"}, "reason": {"moved"}}, 200},
+		{url.Values{"pass": {"7"}, "status": {""}}, 200},
+		{url.Values{"pass": {"7"}, "status": {"suspended"}}, 400},
+		{url.Values{"pass": {"7"}, "status": {"active"}, "reason": {"x"}}, 400},
+		{url.Values{"pass": {"x"}, "status": {""}}, 400},
+		{url.Values{"pass": {"404"}, "status": {"lost"}, "reason": {"x"}}, 404},
+	} {
+		if w := c.request("POST", "/passes", x.form, me); w.Code != x.code {
+			t.Errorf("%v: %d, want %d", x.form, w.Code, x.code)
+		}
+	}
+	if got := strings.Join(s.changes, ","); got != "7 suspended moved guard:7,7   guard:7" {
+		t.Errorf("changes %q", got)
+	}
+}
+
+func TestDevices(t *testing.T) {
+	c := newConsole(t, newStreet())
+	body := c.request("GET", "/devices", nil, c.cookieOf("guard:7")).Body.String()
+	for _, want := range []string{"rdm6300", "正常", "没有找到", "&lt;script&gt;", "3 / 5"} {
+		if !strings.Contains(body, want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+}
+
+// What the screen at the lane says does not depend on why somebody is stopped,
+// nor on whether the guard or the policy decides.
+func TestDisplayShamesNobody(t *testing.T) {
+	c := newConsole(t, newStreet())
+	seen := map[string]bool{}
+	for _, state := range []edge.LaneState{edge.LaneReferred, edge.LaneDenied} {
+		for _, reason := range []edge.Reason{"temperature.above", "quarantine", "quota", "pass.lost"} {
+			v := referred()
+			v.State, v.Current.State, v.Current.Reason = state, state, reason
+			seen[fmt.Sprint(newSign(c.deps.Text, c.cfg.Languages, v))] = true
+		}
+	}
+	if len(seen) != 1 {
+		t.Errorf("different signs: %v", seen)
+	}
+	body := c.request("GET", "/display/east-in", nil, "").Body.String()
+	for _, private := range []string{"王", "301", "37.8", "temperature", "体温"} {
+		if strings.Contains(body, private) {
+			t.Errorf("the display holds %q", private)
+		}
+	}
+	if !strings.Contains(body, "请与值班人员联系") || !strings.Contains(body, "Please speak to the guard") {
+		t.Errorf("the display says nothing: %s", body)
+	}
+	v := referred()
+	v.Current.Pass.Language = "ar"
+	if w := newSign(c.deps.Text, c.cfg.Languages, v).Words; len(w) != 3 || w[0].Dir != "rtl" || w[1].Lang != "zh-Hans" {
+		t.Errorf("%+v", w)
+	}
+	for state, want := range map[edge.LaneState]string{edge.LaneIdle: "idle", edge.LaneCard: "idle", edge.LaneMeasuring: "wait", edge.LanePassing: "go", edge.LaneFree: "free", edge.LaneFault: "closed", edge.LaneClosed: "closed"} {
+		v := referred()
+		v.State = state
+		if s := newSign(c.deps.Text, c.cfg.Languages, v); s.Sign != want {
+			t.Errorf("%s shows %s", state, s.Sign)
+		}
+	}
+	if w := c.request("GET", "/display/nowhere", nil, ""); w.Code != http.StatusNotFound {
+		t.Errorf("%d", w.Code)
+	}
+}
+
+// events reads the events of a stream until f says that it has what it wants.
+func events(t *testing.T, base, path, cookie string, f func(event, data string) bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, "GET", base+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Cookie", cookie)
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	lines := bufio.NewScanner(resp.Body)
+	lines.Buffer(nil, 1<<20)
+	event := ""
+	for lines.Scan() {
+		if e, ok := strings.CutPrefix(lines.Text(), "event: "); ok {
+			event = e
+		}
+		if d, ok := strings.CutPrefix(lines.Text(), "data: "); ok && f(event, d) {
+			return
+		}
+	}
+	t.Fatalf("%s ended: %v", path, lines.Err())
+}
+
+func serve(t *testing.T, c *Console) (base string) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- c.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("the console ended with %v", err)
+		}
+	})
+	return "http://" + c.Addr()
+}
+
+func TestLive(t *testing.T) {
+	s := newStreet()
+	c := newConsole(t, s)
+	base := serve(t, c)
+	first := map[string]int{}
+	events(t, base, "/live", c.cookieOf("guard:7"), func(event, data string) bool {
+		first[event]++
+		if first["lane"] == 3 && first["status"] == 1 {
+			v := referred()
+			v.State, v.Current = edge.LaneIdle, nil
+			s.set(v)
+		}
+		return first["lane"] > 3 && strings.Contains(data, "空闲") && strings.Contains(data, "east-in")
+	})
+	n := 0
+	events(t, base, "/display/east-in/live", "", func(event, data string) bool {
+		if n++; n == 1 {
+			s.set(referred())
+		}
+		if strings.Contains(data, "王") {
+			t.Errorf("the display's stream holds a name: %s", data)
+		}
+		return event == "sign" && strings.Contains(data, `"sign":"stop"`)
+	})
+}
+
+func TestTooManyWatchers(t *testing.T) {
+	c := newConsole(t, newStreet())
+	c.watchers = maxWatchers
+	if w := c.request("GET", "/live", nil, c.cookieOf("guard:7")); w.Code != http.StatusServiceUnavailable {
+		t.Errorf("%d", w.Code)
+	}
+}
+
+// FuzzRequests: no form makes the console fail, or act on what it cannot read.
+func FuzzRequests(f *testing.F) {
+	f.Add("/act", "kind=admit&lane=east-in&presentation=41&reason=medical")
+	f.Add("/passes", "pass=7&status=suspended&reason=x")
+	f.Add("/enter", "code=x&number=7")
+	s := newStreet()
+	c := newConsole(f, s)
+	f.Fuzz(func(t *testing.T, path, body string) {
+		if path != "/act" && path != "/passes" && path != "/enter" {
+			return
+		}
+		r := httptest.NewRequest("POST", path, strings.NewReader(body))
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		r.Header.Set("Cookie", c.cookieOf("guard:7"))
+		w := httptest.NewRecorder()
+		s.actions = nil
+		c.Handler().ServeHTTP(w, r)
+		if w.Code >= 500 && path != "/passes" {
+			t.Fatalf("%s %q: %d", path, body, w.Code)
+		}
+		for _, a := range s.actions {
+			if a.Actor != "guard:7" || len(a.Text) > 200 || strings.ContainsAny(a.Lane+a.Text, "\x00\n\r") {
+				t.Fatalf("%+v", a)
+			}
+		}
+	})
+}
+
+// BenchmarkWatchers is what one change of one lane costs with 50 tablets
+// watching; the console's share of a busy gate follows from it.
+func BenchmarkWatchers(b *testing.B) {
+	s := newStreet()
+	c := newConsole(b, s)
+	p := c.deps.Text.For("zh-Hans")
+	st := &stream{c: c, page: c.pages["zh-Hans"], w: discard{}, rc: http.NewResponseController(discard{})}
+	v := referred()
+	b.ReportAllocs()
+	for b.Loop() {
+		for range 50 {
+			if err := st.html("lane", v.Lane, v.Version, "panel", newPanel(p, v)); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+}
+
+type discard struct{}
+
+func (discard) Header() http.Header              { return http.Header{} }
+func (discard) Write(b []byte) (int, error)      { return len(b), nil }
+func (discard) WriteHeader(int)                  {}
+func (discard) Flush()                           {}
+func (discard) SetWriteDeadline(time.Time) error { return nil }

@@ -1,0 +1,244 @@
+package console
+
+import (
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"gatehouse/edge"
+	"gatehouse/edge/text"
+)
+
+// found is a pass on the search page.
+type found struct {
+	ID                         edge.PassID
+	Name, Door, Category       string
+	Status, StatusCode, Reason string
+	Until                      string
+	Buttons                    []button // bring to a lane
+}
+
+// passes finds passes by building, unit and part of the name, and offers to
+// bring one to a lane.
+func (c *Console) passes(w http.ResponseWriter, r *http.Request) { c.showPasses(w, r, "") }
+
+func (c *Console) showPasses(w http.ResponseWriter, r *http.Request, message string) {
+	q := edge.PassQuery{Building: r.FormValue("building"), Unit: r.FormValue("unit"), Name: r.FormValue("name"), Limit: 20}
+	data := map[string]any{"Query": q, "Message": message, "Lane": r.FormValue("lane"), "Searched": false}
+	if len(q.Building)+len(q.Unit)+len(q.Name) > 200 {
+		data["Message"] = c.say(r, "console.too_long")
+		w.WriteHeader(http.StatusBadRequest)
+	} else if strings.TrimSpace(q.Building+q.Unit+q.Name) != "" {
+		passes, err := c.deps.Passes.Find(r.Context(), q)
+		if err != nil {
+			c.deps.Log.Warn("cannot search the passes", "err", err)
+			data["Message"] = c.say(r, "console.failed")
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+		data["Searched"], data["Passes"] = true, c.found(r, passes)
+	}
+	c.render(w, r, "passes.html", data)
+}
+
+func (c *Console) found(r *http.Request, passes []edge.Pass) []found {
+	p := c.deps.Text.For(c.lang(r))
+	var out []found
+	for _, x := range passes {
+		f := found{ID: x.ID, Name: x.Name, Door: strings.Join(clean(x.Building, x.Unit), " "), Category: word(p, "category.", x.Category),
+			Status: word(p, "status.", string(x.Status)), StatusCode: string(x.Status), Reason: x.Reason}
+		if x.Until != 0 {
+			f.Until = time.UnixMilli(x.Until).In(c.cfg.Location).Format("2006-01-02 15:04")
+		}
+		for _, v := range c.deps.Lanes.Views() {
+			if at := r.FormValue("lane"); at != "" && at != v.Lane {
+				continue
+			}
+			for _, id := range identities {
+				f.Buttons = append(f.Buttons, button{Kind: edge.ActPresent, Lane: v.Lane, Identity: id, Label: v.Name + " · " + p.T("identity."+id)})
+			}
+		}
+		out = append(out, f)
+	}
+	return out
+}
+
+// changePass suspends or restores a pass, with a reason.
+func (c *Console) changePass(w http.ResponseWriter, r *http.Request) {
+	id, err := strconv.ParseInt(r.PostFormValue("pass"), 10, 64)
+	status := edge.PassStatus(r.PostFormValue("status"))
+	reason := strings.TrimSpace(r.PostFormValue("reason"))
+	message := "console.changed"
+	switch {
+	case err != nil || id < 1 || id > edge.MaxID || (status != "" && status != edge.PassSuspended && status != edge.PassLost):
+		message = "console.failed"
+		w.WriteHeader(http.StatusBadRequest)
+	case status != "" && (reason == "" || len(reason) > 200 || strings.ContainsFunc(reason, func(r rune) bool { return r < ' ' || r == 0x7f })):
+		message = "console.reason_needed"
+		w.WriteHeader(http.StatusBadRequest)
+	default:
+		if err := c.deps.Passes.SetStatus(r.Context(), edge.PassID(id), status, reason, actorOf(r)); err != nil {
+			c.deps.Log.Warn("cannot change a pass", "err", err)
+			message = "console.failed"
+			if errors.Is(err, edge.ErrUnknown) {
+				w.WriteHeader(http.StatusNotFound)
+			} else {
+				w.WriteHeader(http.StatusUnprocessableEntity)
+			}
+		}
+	}
+	c.showPasses(w, r, c.say(r, message))
+}
+
+// devices shows the health of every device and of the way to the server.
+func (c *Console) devices(w http.ResponseWriter, r *http.Request) {
+	p := c.deps.Text.For(c.lang(r))
+	type row struct {
+		edge.DeviceHealth
+		Is, Read string
+		Bad      bool
+	}
+	var rows []row
+	if c.deps.Devices != nil {
+		for _, d := range c.deps.Devices() {
+			x := row{DeviceHealth: d, Is: p.T("device." + string(d.State)), Bad: faulty(d.State)}
+			if !d.LastRead.IsZero() {
+				x.Read = d.LastRead.In(c.cfg.Location).Format("01-02 15:04:05")
+			}
+			rows = append(rows, x)
+		}
+	}
+	data := map[string]any{"Devices": rows, "Status": c.status(p)}
+	if c.deps.Sync != nil {
+		s := c.deps.Sync()
+		data["Sync"] = s
+		if !s.LastReceipt.IsZero() {
+			data["Receipt"] = s.LastReceipt.In(c.cfg.Location).Format("01-02 15:04:05")
+		}
+	}
+	c.render(w, r, "devices.html", data)
+}
+
+// words is what a display shows, in one language.
+type words struct {
+	Lang, Dir, Text string
+}
+
+// sign is a resident's display as it stands: one of go, stop, wait, idle, free,
+// closed, and the sentence in the pass's language, then in the site's.
+type sign struct {
+	Sign  string  `json:"sign"`
+	Words []words `json:"words"`
+}
+
+// newSign says what the resident must do. Refer and deny are one sign and one
+// sentence: nothing on a public screen tells why.
+func newSign(t *text.Catalogue, site []string, v edge.LaneView) sign {
+	id, s, lang := "display.idle", "idle", ""
+	party := 0
+	if v.Current != nil {
+		lang = v.Current.Language
+		if lang == "" && v.Current.Pass != nil {
+			lang = v.Current.Pass.Language
+		}
+	}
+	switch v.State {
+	case edge.LaneCard:
+		id = "display.card"
+	case edge.LaneMeasuring:
+		id, s = "display.measuring", "wait"
+		if v.Current != nil && v.Current.Temperature != nil && v.Current.Temperature.Tries > 0 {
+			id = "display.again"
+		}
+		if v.Current != nil {
+			party = v.Current.Party
+		}
+	case edge.LanePassing:
+		id, s = "display.go", "go"
+	case edge.LaneReferred, edge.LaneDenied:
+		id, s = "display.stop", "stop"
+		if v.Current != nil && v.Current.Calls > 0 {
+			id = "display.call"
+		}
+	case edge.LaneFree:
+		id, s = "display.free", "free"
+	case edge.LaneFault:
+		id, s = "display.fault", "closed"
+	case edge.LaneClosed:
+		id, s = "display.closed", "closed"
+	}
+	out := sign{Sign: s}
+	seen := map[string]bool{}
+	for _, l := range append(clean(lang), site...) {
+		p := t.For(l)
+		if seen[p.Language()] {
+			continue
+		}
+		seen[p.Language()] = true
+		dir := "ltr"
+		if p.RTL() {
+			dir = "rtl"
+		}
+		w := words{Lang: p.Language(), Dir: dir, Text: p.T(id)}
+		if party > 0 {
+			w.Text = p.T("display.party", "Count", party)
+		}
+		out.Words = append(out.Words, w)
+	}
+	return out
+}
+
+func (c *Console) laneView(name string) (edge.LaneView, bool) {
+	for _, v := range c.deps.Lanes.Views() {
+		if v.Lane == name {
+			return v, true
+		}
+	}
+	return edge.LaneView{}, false
+}
+
+// display is the resident's screen at a lane: no login, nothing personal.
+func (c *Console) display(w http.ResponseWriter, r *http.Request) {
+	v, ok := c.laneView(r.PathValue("lane"))
+	if !ok {
+		http.NotFound(w, r)
+		return
+	}
+	c.render(w, r, "display.html", map[string]any{"Lane": v.Lane, "Sign": newSign(c.deps.Text, c.cfg.Languages, v)})
+}
+
+func (c *Console) displayLive(w http.ResponseWriter, r *http.Request) {
+	name := r.PathValue("lane")
+	if _, ok := c.laneView(name); !ok {
+		http.NotFound(w, r)
+		return
+	}
+	s := c.stream(w, r)
+	if s == nil {
+		return
+	}
+	defer s.close()
+	views := c.deps.Lanes.Watch(r.Context())
+	alive := time.NewTicker(5 * time.Second)
+	defer alive.Stop()
+	for {
+		var err error
+		select {
+		case <-r.Context().Done():
+			return
+		case v, ok := <-views:
+			if !ok {
+				return
+			}
+			if v.Lane == name {
+				err = s.send("sign", newSign(c.deps.Text, c.cfg.Languages, v))
+			}
+		case <-alive.C:
+			err = s.send("alive", true)
+		}
+		if err != nil {
+			return
+		}
+	}
+}

@@ -1,0 +1,369 @@
+package console
+
+import (
+	"context"
+	"fmt"
+	"html/template"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"gatehouse/device"
+	"gatehouse/edge"
+	"gatehouse/edge/text"
+)
+
+// page is what every page is made of.
+type page struct {
+	Lang, Gate, Actor, Path string
+	Languages               []string
+	Data                    any
+}
+
+// loadPages parses the pages once for each language.
+func loadPages(t *text.Catalogue, languages []string) (map[string]*template.Template, error) {
+	pages := map[string]*template.Template{}
+	for _, l := range languages {
+		p := t.For(l)
+		tmpl, err := template.New("").Funcs(template.FuncMap{"t": p.T}).ParseFS(assets, "assets/*.html")
+		if err != nil {
+			return nil, err
+		}
+		pages[l] = tmpl
+	}
+	return pages, nil
+}
+
+// button is one thing a guard can do now: a form of its own, so that it works
+// without a script, and names the presentation it answers.
+type button struct {
+	Kind     edge.ActionKind
+	Reason   edge.Reason
+	Field    string
+	Text     string
+	Identity string
+	Second   bool   // asks for a second person's number
+	Input    string // label of a number to type
+	Label    string
+	Key      string
+	Class    string
+	Off      bool // offered by the policy, but something must come first
+	Why      string
+	// Of the presentation.
+	Lane         string
+	Presentation uint64
+}
+
+// person is a presentation as the guard sees it.
+type person struct {
+	Who, Door, Category string
+	Care                []string
+	Party               string
+	Temperature, Sure   string
+	TempClass           string
+	Outcome, Class      string
+	Reason, Authority   string
+	Obligations         []string
+	Left                int64 // milliseconds until the step times out, 0 = none
+	Calls               int
+	Buttons             []button
+	More                []button // beyond the first four answers
+}
+
+// panel is a lane as the guard sees it.
+type panel struct {
+	Lane, Name, Direction, Arrow string
+	Version                      uint64
+	State, Class                 string
+	Queue                        int
+	Degraded                     []string
+	Fire                         bool
+	Current                      *person
+	Parked                       []person
+	Last                         string
+	Console                      bool // people are found on the console here
+	Buttons                      []button
+}
+
+// identities are the ways to check who somebody is.
+var identities = []string{"known", "document", "phone", "host"}
+
+func newPanel(p *text.Printer, v edge.LaneView) panel {
+	out := panel{Lane: v.Lane, Name: v.Name, Version: v.Version, Direction: p.T("direction." + string(v.Direction)), Arrow: "→",
+		State: p.T("lane." + string(v.State)), Class: string(v.State), Queue: v.Queue, Fire: v.Fire, Console: v.Scanner == "console"}
+	if v.Direction == edge.Out {
+		out.Arrow = "←"
+	}
+	if out.Name == "" {
+		out.Name = v.Lane
+	}
+	for _, d := range v.Degraded {
+		out.Degraded = append(out.Degraded, p.T("part."+d))
+	}
+	if v.Current != nil {
+		c := newPerson(p, v, *v.Current, false)
+		out.Current = &c
+	}
+	for _, x := range v.Parked {
+		out.Parked = append(out.Parked, newPerson(p, v, x, true))
+	}
+	if l := v.Last; l != nil && v.Current == nil {
+		out.Last = strings.Join(clean(who(p, *l), outcomeWord(p, *l)), " · ")
+	}
+	call := button{Kind: edge.ActCall, Label: p.T("console.call"), Key: "h", Class: "quiet", Lane: v.Lane}
+	if v.Current != nil {
+		call.Presentation = v.Current.ID
+	}
+	out.Buttons = append(out.Buttons, call)
+	if v.State == edge.LaneClosed {
+		out.Buttons = append(out.Buttons, button{Kind: edge.ActOpen, Label: p.T("console.open_lane"), Class: "quiet", Lane: v.Lane})
+	} else {
+		out.Buttons = append(out.Buttons, button{Kind: edge.ActClose, Label: p.T("console.close_lane"), Class: "quiet", Lane: v.Lane})
+	}
+	return out
+}
+
+func clean(s ...string) []string { return slices.DeleteFunc(s, func(s string) bool { return s == "" }) }
+
+func who(p *text.Printer, v edge.PresentationView) string {
+	switch {
+	case v.Pass != nil && v.Pass.Name != "":
+		return v.Pass.Name
+	case v.Pass != nil:
+		return p.T("console.pass", "ID", v.Pass.ID)
+	}
+	return p.T("console.unknown_card")
+}
+
+func outcomeWord(p *text.Printer, v edge.PresentationView) string {
+	if v.Outcome == "" {
+		return ""
+	}
+	return p.T("outcome." + string(v.Outcome))
+}
+
+func newPerson(p *text.Printer, v edge.LaneView, x edge.PresentationView, parked bool) person {
+	out := person{Who: who(p, x), Outcome: outcomeWord(p, x), Class: string(x.Outcome), Authority: x.Authority, Calls: x.Calls}
+	if x.Pass != nil {
+		out.Door = strings.Join(clean(x.Pass.Building, x.Pass.Unit), " ")
+		out.Category = word(p, "category.", x.Pass.Category)
+		for _, c := range x.Pass.Care {
+			out.Care = append(out.Care, word(p, "care.", c))
+		}
+	}
+	if x.Party > 0 {
+		out.Party = p.T("console.party", "Count", x.Party)
+	}
+	if x.Reason != "" && x.Outcome != edge.Admit {
+		out.Reason = word(p, "reason.", string(x.Reason))
+	}
+	for _, o := range x.Obligations {
+		out.Obligations = append(out.Obligations, word(p, "obligation.", o))
+	}
+	out.Temperature, out.Sure, out.TempClass = temperature(p, x)
+	if !x.Deadline.IsZero() {
+		out.Left = max(1, time.Until(x.Deadline).Milliseconds())
+	}
+	out.Buttons = buttons(p, v, x, parked)
+	if answers := countAnswers(out.Buttons); answers > 4 {
+		out.Buttons, out.More = append(slices.Clone(out.Buttons[:4]), out.Buttons[answers:]...), out.Buttons[4:answers]
+	}
+	return out
+}
+
+func countAnswers(b []button) int {
+	for i := range b {
+		if b[i].Kind != edge.ActAdmit {
+			return i
+		}
+	}
+	return len(b)
+}
+
+// word translates a code of the site's own making, or gives it as it is.
+func word(p *text.Printer, prefix, code string) string {
+	if p.Has(prefix + code) {
+		return p.T(prefix + code)
+	}
+	return code
+}
+
+// temperature is the reading, and how sure it is: the band in words, never by
+// colour alone.
+func temperature(p *text.Printer, x edge.PresentationView) (value, sure, class string) {
+	t := x.Temperature
+	if t == nil {
+		return x.Reading, "", ""
+	}
+	switch {
+	case t.State != edge.TempOK:
+		sure, class = p.T("temperature."+string(t.State)), "none"
+	default:
+		sure, class = p.T("band."+string(t.Band)), string(t.Band)
+	}
+	if t.Second != "" {
+		sure += " · " + p.T("console.second_says", "Band", p.T("band."+string(t.Second)))
+	}
+	value = x.Reading
+	if value != "" {
+		value += " °C"
+	}
+	return value, sure, class
+}
+
+// buttons are what can be done about a presentation now. The policy's admit
+// reasons are the admit buttons.
+func buttons(p *text.Printer, v edge.LaneView, x edge.PresentationView, parked bool) []button {
+	var out []button
+	add := func(b button) {
+		b.Lane, b.Presentation = v.Lane, x.ID
+		out = append(out, b)
+	}
+	open := x.State == edge.LaneReferred || x.State == edge.LaneDenied
+	measuring := x.State == edge.LaneMeasuring
+	if open {
+		for i, a := range x.Answers {
+			answer(p, x, a, strconv.Itoa(i+1), add)
+		}
+	}
+	if x.State == edge.LaneReferred || measuring {
+		add(button{Kind: edge.ActDeny, Label: p.T("outcome.deny"), Key: "n", Class: "deny"})
+	}
+	if measuring && v.Thermometer == "typed" {
+		add(button{Kind: edge.ActReading, Label: p.T("console.reading"), Input: p.T("console.celsius"), Key: "t", Class: "main"})
+	}
+	if open {
+		if !parked && v.Thermometer == "device" {
+			add(button{Kind: edge.ActRemeasure, Label: p.T("console.remeasure"), Key: "r"})
+		}
+		add(button{Kind: edge.ActSecond, Label: p.T("console.second"), Input: p.T("console.celsius"), Key: "t"})
+		if !parked {
+			add(button{Kind: edge.ActAside, Label: p.T("console.aside"), Key: "a"})
+		}
+	}
+	if open || measuring {
+		add(button{Kind: edge.ActConfirm, Field: "mask", Text: string(edge.Denied), Label: p.T("console.no_mask"), Key: "m"})
+		if !parked {
+			add(button{Kind: edge.ActPlusOne, Label: p.T("console.plus_one"), Key: "p"})
+		}
+		if parked {
+			add(button{Kind: edge.ActRecall, Label: p.T("console.recall")})
+		}
+		add(button{Kind: edge.ActCancel, Label: p.T("console.cancel"), Key: "x", Class: "quiet"})
+	}
+	if x.State == edge.LanePassing && v.Scanner != "device" {
+		add(button{Kind: edge.ActConfirm, Field: "passed", Text: "yes", Label: p.T("console.passed"), Key: "1", Class: "admit"})
+		add(button{Kind: edge.ActConfirm, Field: "passed", Text: "no", Label: p.T("console.not_passed"), Key: "n"})
+	}
+	return out
+}
+
+// answer makes the buttons of one admit reason: pressing one says what the
+// policy asks for, so that one touch is enough.
+func answer(p *text.Printer, x edge.PresentationView, a edge.Answer, key string, add func(button)) {
+	b := button{Kind: edge.ActAdmit, Reason: a.Reason, Label: word(p, "answer.", string(a.Reason)), Key: key, Class: "admit", Second: a.Two}
+	for _, n := range a.Needs {
+		switch n {
+		case "proof":
+			b.Text = string(a.Reason)
+		case "second_reading":
+			if x.Temperature == nil || x.Temperature.Second != edge.BandBelow {
+				b.Off, b.Why = true, p.T("console.second_first")
+			}
+		}
+	}
+	if !slices.Contains(a.Needs, "identity") {
+		add(b)
+		return
+	}
+	for i, id := range identities {
+		one := b
+		one.Identity, one.Label = id, b.Label+" · "+p.T("identity."+id)
+		if i > 0 {
+			one.Key = ""
+		}
+		add(one)
+	}
+}
+
+// statusLine is the state of the gate itself.
+type statusLine struct {
+	Size, Backlog uint64
+	Sync, Class   string
+	Clock         string
+	Faults        []string
+}
+
+func (c *Console) status(p *text.Printer) statusLine {
+	out := statusLine{Size: c.deps.Journal.Size(), Sync: p.T("sync.none"), Class: "alone", Clock: time.Now().In(c.cfg.Location).Format("15:04:05")}
+	if c.deps.Sync != nil {
+		s := c.deps.Sync()
+		out.Backlog = s.Backlog()
+		out.Sync, out.Class = p.T("sync.offline"), "offline"
+		if s.Connected {
+			out.Sync, out.Class = p.T("sync.online"), "online"
+		}
+	}
+	if c.deps.Devices != nil {
+		for _, d := range c.deps.Devices() {
+			if faulty(d.State) {
+				out.Faults = append(out.Faults, d.Serves+": "+p.T("device."+string(d.State)))
+			}
+		}
+	}
+	return out
+}
+
+func faulty(s device.State) bool {
+	return s == device.StateAbsent || s == device.StateDisconnected || s == device.StateFault
+}
+
+// line is one entry of the journal in words.
+type line struct {
+	Seq              uint64
+	Time, Lane       string
+	What, Why, Class string
+}
+
+// entries are the last ones, newest first.
+func (c *Console) entries(ctx context.Context, p *text.Printer) []line {
+	size := c.deps.Journal.Size()
+	stored, err := c.deps.Journal.Read(ctx, size-min(size, lastEntries), lastEntries, 1<<20)
+	if err != nil {
+		c.deps.Log.Warn("cannot read the last entries", "err", err)
+		return nil
+	}
+	out := make([]line, 0, len(stored))
+	for _, s := range slices.Backward(stored) {
+		if s.Line == nil {
+			continue
+		}
+		e, err := edge.DecodeEntry(s.Line)
+		if err != nil {
+			c.deps.Log.Warn("cannot read an entry", "seq", s.Seq, "err", err)
+			continue
+		}
+		l := line{Seq: s.Seq, Time: time.UnixMilli(e.Stamp.Time).In(c.cfg.Location).Format("15:04:05"), Lane: e.Lane, What: word(p, "kind.", string(e.Kind)), Class: string(e.Outcome)}
+		if e.Outcome != "" {
+			l.What = p.T("outcome." + string(e.Outcome))
+		}
+		if e.Reason != "" && e.Outcome != edge.Admit {
+			l.Why = word(p, "reason.", string(e.Reason))
+		}
+		if e.Outcome == edge.Admit && e.Kind == edge.KindAction {
+			l.Why = word(p, "answer.", string(e.Reason))
+		}
+		if e.Result != "" {
+			l.What, l.Class = word(p, "result.", e.Result), e.Result
+		}
+		if strings.HasPrefix(e.Actor, "guard") {
+			l.Why = strings.Join(clean(l.Why, e.Actor), " · ")
+		}
+		if e.Facts != nil && e.Facts.Pass != nil {
+			l.Why = strings.Join(clean(fmt.Sprintf("%s %d", word(p, "category.", e.Facts.Pass.Category), e.Facts.Pass.ID), l.Why), " · ")
+		}
+		out = append(out, l)
+	}
+	return out
+}
