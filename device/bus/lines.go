@@ -130,7 +130,12 @@ func (l *Lines) readOpen(ctx context.Context, f *os.File, ev []Event, wait time.
 			return 0, 0, err
 		}
 		if wait > 0 && !time.Now().Before(deadline) {
-			return 0, 0, nil
+			// A process that was kept busy wakes late, with edges waiting that
+			// came in time: they must not be taken for a new frame.
+			if got, err = readNow(f, l.buf[:want]); err != nil || got == 0 {
+				return 0, 0, err
+			}
+			break
 		}
 	}
 	l.fault = nil
@@ -148,6 +153,27 @@ func (l *Lines) readOpen(ctx context.Context, f *os.File, ev []Event, wait time.
 		}
 	}
 	return n, lost, nil
+}
+
+// readNow reads without waiting; 0 when there is nothing.
+func readNow(f *os.File, buf []byte) (int, error) {
+	if err := f.SetReadDeadline(time.Time{}); err != nil {
+		return 0, err
+	}
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var n int
+	var sysErr error
+	err = raw.Read(func(fd uintptr) bool {
+		n, sysErr = unix.Read(int(fd), buf)
+		return true
+	})
+	if errors.Is(sysErr, unix.EAGAIN) || errors.Is(sysErr, unix.EINTR) {
+		return 0, err
+	}
+	return max(n, 0), errors.Join(err, sysErr)
 }
 
 // Levels reads the lines now.
