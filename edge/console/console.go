@@ -41,6 +41,7 @@ type Lanes interface {
 type Journal interface {
 	Size() uint64
 	Read(ctx context.Context, from uint64, maxEntries, maxBytes int) ([]edge.Stored, error)
+	Get(ctx context.Context, seq uint64) (edge.Stored, error)
 }
 
 // Passes finds a pass for somebody who has left the card at home, and
@@ -68,7 +69,10 @@ type Deps struct {
 	Text    *text.Catalogue
 	Sync    func() edge.SyncStatus // nil = the gate stands alone
 	Devices func() []edge.DeviceHealth
-	Log     *slog.Logger
+	// Record journals that somebody has logged in or looked at personal data;
+	// what was looked at is shown only once it is recorded. nil = not recorded.
+	Record func(ctx context.Context, k edge.Kind, actor string, data any) error
+	Log    *slog.Logger
 }
 
 //go:embed assets
@@ -171,6 +175,8 @@ func (c *Console) routes() []route {
 		{"POST /act", guard, c.act},
 		{"GET /passes", guard, c.passes},
 		{"POST /passes", guard, c.changePass},
+		{"GET /journal", guard, c.journal},
+		{"GET /journal/{seq}", guard, c.entry},
 		{"GET /devices", guard, c.devices},
 		{"GET /display/{lane}", public, c.display},
 		{"GET /display/{lane}/live", public, c.displayLive},
@@ -253,6 +259,18 @@ func (c *Console) setCookie(w http.ResponseWriter, actor string) {
 	http.SetCookie(w, &http.Cookie{Name: cookie, Value: c.session(actor), Path: "/", HttpOnly: true, SameSite: http.SameSiteStrictMode, MaxAge: 30 * 24 * 3600})
 }
 
+// record journals what must not happen unrecorded.
+func (c *Console) record(ctx context.Context, k edge.Kind, actor string, data any) error {
+	if c.deps.Record == nil {
+		return nil
+	}
+	if err := c.deps.Record(ctx, k, actor, data); err != nil {
+		c.deps.Log.Error("cannot record who looked or came", "actor", actor, "err", err)
+		return err
+	}
+	return nil
+}
+
 func actorOf(r *http.Request) string {
 	a, _ := r.Context().Value(actorKey{}).(string)
 	return a
@@ -288,7 +306,12 @@ func (c *Console) enter(w http.ResponseWriter, r *http.Request) {
 		case !c.rightCode(strings.TrimSpace(r.PostFormValue("code"))):
 			msg = c.say(r, "console.wrong_code")
 		default:
-			c.setCookie(w, "guard:"+strconv.FormatUint(n, 10))
+			actor := "guard:" + strconv.FormatUint(n, 10)
+			if err := c.record(r.Context(), edge.KindSession, actor, map[string]any{"action": "login"}); err != nil {
+				msg = c.say(r, "console.failed")
+				break
+			}
+			c.setCookie(w, actor)
 			http.Redirect(w, r, "/", http.StatusSeeOther)
 			return
 		}

@@ -97,6 +97,16 @@ func (s *street) Read(_ context.Context, from uint64, n, _ int) ([]edge.Stored, 
 	return s.lines[from:min(uint64(len(s.lines)), from+uint64(n))], nil
 }
 
+func (s *street) Get(_ context.Context, seq uint64) (edge.Stored, error) {
+	if seq >= uint64(len(s.lines)) {
+		return edge.Stored{}, edge.ErrUnknown
+	}
+	if s.lines[seq].Line == nil {
+		return edge.Stored{}, edge.ErrPurged
+	}
+	return s.lines[seq], nil
+}
+
 func (s *street) Find(_ context.Context, q edge.PassQuery) ([]edge.Pass, error) {
 	if q.Name == "break" {
 		return nil, errors.New("broken")
@@ -195,7 +205,7 @@ func TestRights(t *testing.T) {
 	c := newConsole(t, newStreet())
 	for _, r := range c.routes() {
 		method, path, _ := strings.Cut(r.pattern, " ")
-		path = strings.NewReplacer("{$}", "", "{lane}", "east-in", "{name}", "console.css").Replace(path)
+		path = strings.NewReplacer("{$}", "", "{lane}", "east-in", "{seq}", "1", "{name}", "console.css").Replace(path)
 		if strings.HasSuffix(path, "/live") && r.who == public {
 			continue // a stream; TestLive reads one
 		}
@@ -379,6 +389,75 @@ func TestPasses(t *testing.T) {
 	}
 	if got := strings.Join(s.changes, ","); got != "7 suspended moved guard:7,7   guard:7" {
 		t.Errorf("changes %q", got)
+	}
+}
+
+func TestJournalPages(t *testing.T) {
+	s := newStreet()
+	for i := len(s.lines); i < 200; i++ {
+		e := edge.Entry{Kind: edge.KindPassage, Lane: "side", Of: int64(i - 1), Result: edge.ResultPassed}
+		b, err := e.AppendJSON(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.lines = append(s.lines, edge.Stored{Seq: uint64(i), Line: b})
+	}
+	s.lines[0].Line = nil // past its retention
+	c := newConsole(t, s)
+	me := c.cookieOf("guard:7")
+	var recorded []string
+	c.deps.Record = func(_ context.Context, k edge.Kind, actor string, data any) error {
+		recorded = append(recorded, fmt.Sprint(k, " ", actor, " ", data))
+		return nil
+	}
+	seen, pages := 0, 0
+	for next := "/journal"; next != ""; pages++ {
+		body := c.request("GET", next, nil, me).Body.String()
+		seen += strings.Count(body, `<td><a href="/journal/`)
+		_, link, more := strings.Cut(body, `class="link" href="`)
+		if next = ""; more {
+			next, _, _ = strings.Cut(link, `"`)
+			next = strings.ReplaceAll(next, "&amp;", "&")
+		}
+	}
+	if seen != 199 || pages != 4 {
+		t.Errorf("%d entries on %d pages, want 199 on 4", seen, pages)
+	}
+	for query, want := range map[string]int{"lane=east-in": 4, "kind=start": 0, "outcome=deny": 1, "pass=8": 1, "pass=9": 0, "lane=side&outcome=admit": 0} {
+		if got := strings.Count(c.request("GET", "/journal?"+query, nil, me).Body.String(), `<td><a href="/journal/`); got != want {
+			t.Errorf("%s shows %d entries, want %d", query, got, want)
+		}
+	}
+	for _, query := range []string{"pass=x", "before=-1"} {
+		if w := c.request("GET", "/journal?"+query, nil, me); w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), "请输入数字") {
+			t.Errorf("%s: %d", query, w.Code)
+		}
+	}
+	if w := c.request("GET", "/journal/1", nil, me); w.Code != 200 || !strings.Contains(w.Body.String(), "<dt>pass.category</dt><dd>worker</dd>") || !strings.Contains(w.Body.String(), "&#34;kind&#34;:&#34;decision&#34;") {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	if w := c.request("GET", "/journal/0", nil, me); w.Code != 200 || !strings.Contains(w.Body.String(), "内容已按期限删除") {
+		t.Errorf("%d", w.Code)
+	}
+	for _, path := range []string{"/journal/200", "/journal/x"} {
+		if w := c.request("GET", path, nil, me); w.Code != http.StatusNotFound {
+			t.Errorf("%s: %d", path, w.Code)
+		}
+	}
+	// Who looked at whom.
+	c.request("GET", "/passes?name=x", nil, me)
+	want := "access guard:7 map[page:passes passes:[7]]"
+	if len(recorded) != 4 || recorded[3] != want {
+		t.Errorf("recorded %q", recorded)
+	}
+	c.deps.Record = func(context.Context, edge.Kind, string, any) error { return errors.New("disk full") }
+	for _, path := range []string{"/passes?name=x", "/journal?pass=8", "/journal/1"} {
+		if w := c.request("GET", path, nil, me); w.Code != http.StatusServiceUnavailable || strings.Contains(w.Body.String(), "王*明") || strings.Contains(w.Body.String(), "worker") {
+			t.Errorf("%s shows what could not be recorded: %d", path, w.Code)
+		}
+	}
+	if w := c.request("POST", "/enter", url.Values{"code": {code}, "number": {"7"}}, ""); w.Code != http.StatusForbidden || w.Header().Get("Set-Cookie") != "" {
+		t.Errorf("a login that could not be recorded: %d", w.Code)
 	}
 }
 

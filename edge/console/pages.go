@@ -37,6 +37,15 @@ func (c *Console) showPasses(w http.ResponseWriter, r *http.Request, message str
 			data["Message"] = c.say(r, "console.failed")
 			w.WriteHeader(http.StatusInternalServerError)
 		}
+		var ids []edge.PassID
+		for _, x := range passes {
+			ids = append(ids, x.ID)
+		}
+		// Who looked at whom is in the journal before it is on the screen.
+		if len(ids) > 0 && c.record(r.Context(), edge.KindAccess, actorOf(r), map[string]any{"page": "passes", "passes": ids}) != nil {
+			data["Message"], passes = c.say(r, "console.failed"), nil
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
 		data["Searched"], data["Passes"] = true, c.found(r, passes)
 	}
 	c.render(w, r, "passes.html", data)

@@ -336,34 +336,41 @@ func (c *Console) entries(ctx context.Context, p *text.Printer) []line {
 	}
 	out := make([]line, 0, len(stored))
 	for _, s := range slices.Backward(stored) {
-		if s.Line == nil {
-			continue
+		if l, _, ok := c.line(p, s); ok {
+			out = append(out, l)
 		}
-		e, err := edge.DecodeEntry(s.Line)
-		if err != nil {
-			c.deps.Log.Warn("cannot read an entry", "seq", s.Seq, "err", err)
-			continue
-		}
-		l := line{Seq: s.Seq, Time: time.UnixMilli(e.Stamp.Time).In(c.cfg.Location).Format("15:04:05"), Lane: e.Lane, What: word(p, "kind.", string(e.Kind)), Class: string(e.Outcome)}
-		if e.Outcome != "" {
-			l.What = p.T("outcome." + string(e.Outcome))
-		}
-		if e.Reason != "" && e.Outcome != edge.Admit {
-			l.Why = word(p, "reason.", string(e.Reason))
-		}
-		if e.Outcome == edge.Admit && e.Kind == edge.KindAction {
-			l.Why = word(p, "answer.", string(e.Reason))
-		}
-		if e.Result != "" {
-			l.What, l.Class = word(p, "result.", e.Result), e.Result
-		}
-		if strings.HasPrefix(e.Actor, "guard") {
-			l.Why = strings.Join(clean(l.Why, e.Actor), " · ")
-		}
-		if e.Facts != nil && e.Facts.Pass != nil {
-			l.Why = strings.Join(clean(fmt.Sprintf("%s %d", word(p, "category.", e.Facts.Pass.Category), e.Facts.Pass.ID), l.Why), " · ")
-		}
-		out = append(out, l)
 	}
 	return out
+}
+
+// line puts an entry into words; false when its content is purged.
+func (c *Console) line(p *text.Printer, s edge.Stored) (line, *edge.Entry, bool) {
+	if s.Line == nil {
+		return line{}, nil, false
+	}
+	e, err := edge.DecodeEntry(s.Line)
+	if err != nil {
+		c.deps.Log.Warn("cannot read an entry", "seq", s.Seq, "err", err)
+		return line{}, nil, false
+	}
+	l := line{Seq: s.Seq, Time: time.UnixMilli(e.Stamp.Time).In(c.cfg.Location).Format("15:04:05"), Lane: e.Lane, What: word(p, "kind.", string(e.Kind)), Class: string(e.Outcome)}
+	if e.Outcome != "" {
+		l.What = p.T("outcome." + string(e.Outcome))
+	}
+	if e.Reason != "" && e.Outcome != edge.Admit {
+		l.Why = word(p, "reason.", string(e.Reason))
+	}
+	if e.Outcome == edge.Admit && e.Kind == edge.KindAction {
+		l.Why = word(p, "answer.", string(e.Reason))
+	}
+	if e.Result != "" {
+		l.What, l.Class = word(p, "result.", e.Result), e.Result
+	}
+	if strings.HasPrefix(e.Actor, "guard") {
+		l.Why = strings.Join(clean(l.Why, e.Actor), " · ")
+	}
+	if e.Facts != nil && e.Facts.Pass != nil {
+		l.Why = strings.Join(clean(fmt.Sprintf("%s %d", word(p, "category.", e.Facts.Pass.Category), e.Facts.Pass.ID), l.Why), " · ")
+	}
+	return l, e, true
 }
