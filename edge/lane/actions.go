@@ -237,6 +237,7 @@ func (l *Lane) guardAdmits(p *presentation, a edge.Action) error {
 		return fmt.Errorf("this takes a second person: %w", edge.ErrForbidden)
 	}
 	p.guard = g
+	began := time.Now()
 	f := *p.facts
 	f.Guard = &g
 	e := l.actionEntry(p, a.Actor, "admit", map[string]any{"second": a.Second, "identity": g.Identity, "proof": g.Proof, "purpose": g.Purpose})
@@ -247,7 +248,7 @@ func (l *Lane) guardAdmits(p *presentation, a edge.Action) error {
 		l.unrecorded(p, err)
 		return fmt.Errorf("cannot record it: %w", err)
 	}
-	p.facts, p.seq = &f, int64(seq)
+	p.facts, p.seq, p.inputAt, p.commit = &f, int64(seq), began, time.Since(began)
 	p.decision.Outcome, p.decision.Reason, p.decision.Answers = edge.Admit, a.Reason, nil
 	l.settle(p, edge.Admit, e.Deltas)
 	return nil

@@ -96,7 +96,7 @@ func (i *IDs) next() uint64 { return i.n.Add(1) }
 // Timing is how long the parts of one passage took.
 type Timing struct {
 	Lane    string
-	Own     time.Duration // from the last thing waited for (card, reading, answer, turn) to the barrier command
+	Own     time.Duration // from the last input (card byte, reading, answer) to the barrier command, less the wait for a turn
 	Commit  time.Duration // the durable commit's share of Own
 	Barrier time.Duration // from the last byte of the card to the barrier command
 	Passed  time.Duration // from the last byte of the card to passed; 0 = did not pass
@@ -827,15 +827,26 @@ func (l *Lane) admit(p *presentation) {
 	l.passage.ask(p.turn)
 }
 
-// opened is called by the passage when it has commanded the barrier.
-func (l *Lane) opened(p *presentation, at time.Time) {
+// opened is called by the passage when it has commanded the barrier. waited is
+// the time for which another lane had the passage.
+func (l *Lane) opened(p *presentation, at time.Time, waited time.Duration) {
 	l.post(func() {
 		if l.deps.Timings != nil {
-			l.deps.Timings(Timing{Lane: l.cfg.Name, Own: at.Sub(p.inputAt), Commit: p.commit, Barrier: at.Sub(p.cardAt)})
+			l.deps.Timings(Timing{Lane: l.cfg.Name, Own: at.Sub(p.inputAt) - waited, Commit: p.commit, Barrier: at.Sub(p.cardAt)})
 		}
 		if l.cur == p {
 			p.deadline = at.Add(l.passage.cfg.OpenFor)
 			l.say(device.SignalGo)
+		}
+	})
+}
+
+// through is called by the passage when all of a turn are through: whoever
+// comes next must not take this light for theirs.
+func (l *Lane) through(p *presentation) {
+	l.post(func() {
+		if l.cur == p {
+			l.say(device.SignalIdle)
 		}
 	})
 }
@@ -972,7 +983,6 @@ func (l *Lane) settle(p *presentation, out edge.Outcome, reserved []edge.Delta) 
 	parked := l.unpark(p)
 	if out == edge.Admit {
 		p.reserved = reserved
-		p.inputAt = time.Now()
 		if parked {
 			if l.cur == nil {
 				l.cur = p

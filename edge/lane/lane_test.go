@@ -683,7 +683,7 @@ func TestTwoLanesTakeTurns(t *testing.T) {
 			th.queue <- device.Temperature{Quality: device.QualityOK, Value: 36.4, Uncertainty: 0.4}
 		}
 		r.wait(time.Second)
-		if len(r.barrier.log) != 1 {
+		if len(r.barrier.log) != 2 {
 			t.Fatalf("barrier %v while the first is passing", r.barrier.log)
 		}
 		r.walk()
@@ -691,7 +691,7 @@ func TestTwoLanesTakeTurns(t *testing.T) {
 		r.walk()
 		r.wait(2 * time.Second)
 		got := strings.Join(r.barrier.log, ", ")
-		if got != "admit in, secure, admit out, secure" && got != "admit out, secure, admit in, secure" {
+		if got != "secure, admit in, secure, admit out, secure" && got != "secure, admit out, secure, admit in, secure" {
 			t.Errorf("barrier: %s", got)
 		}
 		if n := r.j.count(func(e *edge.Entry) bool { return e.Result == edge.ResultPassed }); n != 2 {
@@ -708,7 +708,7 @@ func TestNobodyPassesUnrecorded(t *testing.T) {
 		r.card("anna")
 		r.temp(36.4)
 		r.want(edge.LaneFault)
-		if len(r.barrier.log) != 0 {
+		if len(r.barrier.log) != 1 {
 			t.Errorf("barrier moved: %v", r.barrier.log)
 		}
 		r.j.mu.Lock()
@@ -740,7 +740,7 @@ func TestALateCommitIsAbandoned(t *testing.T) {
 		close(stall)
 		r.wait(time.Second)
 		lines := strings.Join(r.j.lines(), "\n")
-		if len(r.barrier.log) != 0 || !strings.Contains(lines, "1 abandoned lane=lane1 of=0 household_exits:h10=add-1") {
+		if len(r.barrier.log) != 1 || !strings.Contains(lines, "1 abandoned lane=lane1 of=0 household_exits:h10=add-1") {
 			t.Errorf("barrier %v; journal:\n%s", r.barrier.log, lines)
 		}
 	})

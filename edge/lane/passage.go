@@ -73,6 +73,7 @@ type turn struct {
 	pass         edge.PassID
 	presentation uint64
 
+	asked    time.Time
 	count    int
 	opened   time.Time
 	passedAt time.Time
@@ -112,6 +113,10 @@ func (p *Passage) Run(ctx context.Context) error {
 	}
 	if p.dev.Fire != nil {
 		wg.Go(func() { watch(ctx, p.dev.Fire, func(ch device.Change) { p.fire.set(ctx, p.cfg.Name, ch.Active) }) })
+	}
+	// The first command gives the lines their safe level, without a pulse.
+	if !p.fire.On() {
+		p.secure()
 	}
 	p.timer = time.NewTimer(time.Hour)
 	defer p.timer.Stop()
@@ -178,6 +183,7 @@ func (p *Passage) command(what string, f func(context.Context, device.Barrier) e
 
 // ask queues for a turn. Called by lanes.
 func (p *Passage) ask(t *turn) {
+	t.asked = time.Now()
 	p.post(func() {
 		p.waiting = append(p.waiting, t)
 		p.next()
@@ -191,10 +197,14 @@ func (p *Passage) next() {
 	t := p.waiting[0]
 	p.waiting = p.waiting[1:]
 	p.cur = t
+	var waited time.Duration
+	if p.lastEnd.After(t.asked) {
+		waited = p.lastEnd.Sub(t.asked)
+	}
 	err := p.command("open", func(c context.Context, b device.Barrier) error { return b.Admit(c, t.dir) })
 	t.opened = time.Now()
 	t.deadline = t.opened.Add(p.cfg.OpenFor)
-	t.lane.opened(t.p, t.opened)
+	t.lane.opened(t.p, t.opened, waited)
 	if err != nil {
 		p.record(t, edge.KindDevice, "", map[string]any{"device": "barrier", "state": "fault", "error": err.Error()}, nil)
 	}
@@ -219,6 +229,7 @@ func (p *Passage) person(at time.Time) {
 			// Whoever comes now was not admitted: wait a moment for them.
 			if t.count == t.persons {
 				p.secure()
+				t.lane.through(t.p)
 			}
 			t.deadline = time.Now().Add(p.cfg.After)
 		}

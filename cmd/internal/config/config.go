@@ -332,7 +332,7 @@ func (g *Gate) checkSync(n options.Node, errs *[]error) {
 		*errs = append(*errs, n.At("cert").Errorf("cert and key belong together"))
 	}
 	if s.Trust == "" {
-		*errs = append(*errs, n.At("trust").Errorf("must be given: the file with the community server's public keys (communityd keys prints it)"))
+		*errs = append(*errs, n.At("trust").Errorf("must be given: the file with the community server's public keys (communityd trust prints them)"))
 	}
 	for _, c := range []struct {
 		key    string

@@ -1,0 +1,228 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"gatehouse/cmd/internal/app"
+	"gatehouse/cmd/internal/estate"
+	"gatehouse/edge"
+	"gatehouse/edge/identity"
+	firmwareconfig "gatehouse/firmware-config"
+	"gatehouse/sync/broker"
+	"gatehouse/sync/community"
+	"gatehouse/sync/mqtt"
+)
+
+const (
+	realm    = "lakeside"
+	siteName = "east-garden"
+)
+
+// gateNames are the gates with hardware.
+var gateNames = []string{"east", "west", "north", "south"}
+
+func gateName(i int) string {
+	if i < len(gateNames) {
+		return gateNames[i]
+	}
+	return fmt.Sprintf("gate%d", i+1)
+}
+
+// runDemo is the whole of it, in order: broker, server, roster and policy,
+// gates, people, outage, end, drain, verification.
+func runDemo(ctx context.Context, s settings, scr *screen) (_ *summary, err error) {
+	dir := s.dir
+	if dir == "" {
+		if dir, err = os.MkdirTemp("", "gatehouse-demo-"); err != nil {
+			return nil, fmt.Errorf("cannot make a folder: %w", err)
+		}
+		defer os.RemoveAll(dir)
+	} else if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("cannot make the folder: %w", err)
+	}
+	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	if s.verbose {
+		log = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	}
+	began := time.Now()
+	est := estate.New(s.seed, estate.Options{Residents: 2000, Households: 700, Now: began, Incidents: 0.18})
+
+	br, err := broker.Start(filepath.Join(dir, "broker"), "127.0.0.1:0")
+	if err != nil {
+		return nil, fmt.Errorf("cannot start the broker: %w", err)
+	}
+	defer br.Stop()
+
+	srv, err := startServer(ctx, dir, br.URL(), est, s.policy, log)
+	if err != nil {
+		return nil, err
+	}
+	defer srv.stop()
+
+	t := newTally()
+	w := newWorld(dir, br.URL(), s, est, log, scr, t)
+	defer w.close()
+	if err := w.build(ctx, srv); err != nil {
+		return nil, err
+	}
+	parts, pctx := errgroup.WithContext(ctx)
+	stopGates := w.run(parts, pctx)
+	defer stopGates()
+	if err := w.waitReady(pctx); err != nil {
+		return nil, errors.Join(err, parts.Wait())
+	}
+	scr.line("%s after the start: %d people of %d households are on the roster of %d gates", time.Since(began).Round(time.Millisecond), len(est.People), len(est.Households), len(w.gates))
+	for _, g := range w.gates {
+		scr.line("  the guard's page of gate %-6s %s", g.name, g.app.Console.URL())
+	}
+
+	streetCtx, stopStreet := context.WithTimeout(pctx, s.length)
+	defer stopStreet()
+	started := time.Now()
+	var people sync.WaitGroup
+	w.open(streetCtx, &people)
+	watch, stopWatch := context.WithCancel(pctx)
+	defer stopWatch()
+	var watchers sync.WaitGroup
+	w.watch(watch, &watchers)
+
+	if s.outage > 0 {
+		people.Go(func() {
+			if !sleep(streetCtx, (s.length-s.outage)*2/5) {
+				return
+			}
+			scr.line("--- the broker goes away for %v; the gates decide on ---", s.outage)
+			br.Stop()
+			sleep(streetCtx, s.outage)
+			if err := br.Restart(); err != nil {
+				scr.line("--- the broker does not come back: %v ---", err)
+				return
+			}
+			scr.line("--- the broker is back; the backlog drains ---")
+		})
+	}
+	people.Wait()
+	took := time.Since(started)
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	scr.line("--- everybody goes home; waiting until the server has everything ---")
+	// Whoever is in a passage now still leaves an entry behind.
+	sleep(pctx, 3*time.Second)
+	drain := time.Now()
+	w.waitDrained(pctx, 60*time.Second)
+	drained := time.Since(drain)
+	stopWatch()
+	watchers.Wait()
+	stopGates()
+	if err := parts.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return nil, err
+	}
+	sum := t.finish(took)
+	sum.Seed, sum.Drain = s.seed, drained.Seconds()
+	return sum, w.verify(context.WithoutCancel(ctx), srv, sum)
+}
+
+// server is the community server with its connection.
+type server struct {
+	*community.Server
+	trust string // file
+	stop  func()
+}
+
+func startServer(ctx context.Context, dir, url string, est *estate.Estate, policyName string, log *slog.Logger) (*server, error) {
+	id, err := identity.Open(filepath.Join(dir, "server", "keys"), realm+"-server")
+	if err != nil {
+		return nil, err
+	}
+	srv, err := community.Open(ctx, filepath.Join(dir, "server", "community.db"), community.Config{Community: realm, Signer: id.Signer(), Log: log.With("part", "community")})
+	if err != nil {
+		return nil, err
+	}
+	if _, err := srv.ImportRoster(ctx, siteName, rows(est), community.ImportOptions{MaxGone: 1}); err != nil {
+		return nil, errors.Join(err, srv.Close())
+	}
+	pol, err := firmwareconfig.Samples.ReadFile("policies/" + policyName)
+	if err == nil {
+		err = srv.PublishPolicy(ctx, siteName, policyName, pol)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot publish the policy: %w", err), srv.Close())
+	}
+	trust := filepath.Join(dir, "trust.txt")
+	key, err := app.TrustLine(id.Signer())
+	if err == nil {
+		err = os.WriteFile(trust, []byte(key+"\n"), 0o600)
+	}
+	if err != nil {
+		return nil, errors.Join(err, srv.Close())
+	}
+	client, err := mqtt.New(mqtt.Config{URL: url, ClientID: "community", MinBackoff: 100 * time.Millisecond, MaxBackoff: time.Second}, log.With("part", "community"))
+	if err != nil {
+		return nil, errors.Join(err, srv.Close())
+	}
+	srv.Attach(client)
+	sctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = client.Run(sctx) })
+	wg.Go(func() { _ = srv.Run(sctx) })
+	return &server{Server: srv, trust: trust, stop: sync.OnceFunc(func() {
+		cancel()
+		wg.Wait()
+		_ = srv.Close()
+	})}, nil
+}
+
+func rows(est *estate.Estate) iter.Seq2[edge.RosterRow, error] {
+	return func(yield func(edge.RosterRow, error) bool) {
+		for _, r := range est.Rows() {
+			if !yield(r, nil) {
+				return
+			}
+		}
+	}
+}
+
+// verify holds what the server has against what the gates journalled.
+func (w *world) verify(ctx context.Context, srv *server, sum *summary) error {
+	counts, err := srv.Counts(ctx, siteName, "")
+	if err != nil {
+		return err
+	}
+	for i := range sum.Gates {
+		g := &sum.Gates[i]
+		for _, c := range counts {
+			if c.Gate == g.Gate {
+				g.Stored += c.Stored
+				g.Duplicate += c.Duplicated
+				g.Missing += c.Missing
+			}
+		}
+		if g.Journal > g.Stored {
+			g.Missing += g.Journal - g.Stored
+		}
+		sum.Missing += g.Missing
+		sum.Duplicated += g.Duplicate
+	}
+	sum.Repeated = srv.Repeated()
+	found, err := srv.Verify(ctx, siteName, "")
+	if err != nil {
+		return err
+	}
+	for _, f := range found {
+		sum.Findings = append(sum.Findings, strings.TrimSpace(fmt.Sprintf("%s/%s epoch %s entry %d: %s", f.Site, f.Gate, f.Epoch, f.Seq, f.Text)))
+	}
+	return nil
+}

@@ -1,0 +1,450 @@
+// Package app is the composition root: it builds a gate from its configuration,
+// runs it, and stops it in order. "gatehouse run", the demo and the tests take
+// this same path.
+package app
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"periph.io/x/conn/v3/gpio"
+
+	"gatehouse/cmd/internal/config"
+	"gatehouse/device"
+	"gatehouse/device/bus"
+	"gatehouse/device/catalog"
+	"gatehouse/device/options"
+	"gatehouse/edge"
+	"gatehouse/edge/clock"
+	"gatehouse/edge/console"
+	"gatehouse/edge/identity"
+	"gatehouse/edge/journal"
+	"gatehouse/edge/lane"
+	"gatehouse/edge/registry"
+	"gatehouse/edge/text"
+)
+
+// Options are what the configuration does not say.
+type Options struct {
+	Version string
+	Build   time.Time
+	Log     *slog.Logger
+	// Pins, when set, gives GPIO pins that exist in memory only.
+	Pins    func(name string) (gpio.PinIO, error)
+	Timings func(lane.Timing)
+	// TrustClock takes the machine's time as synced.
+	TrustClock bool
+	Ready      func(a *App) // called when everything runs
+	Notifier   *Notifier    // of the service manager; nil = none
+}
+
+// App is one gate.
+type App struct {
+	cfg  *config.Gate
+	o    Options
+	log  *slog.Logger
+	text *text.Catalogue
+
+	Clock    *clock.Clock
+	Identity *identity.Identity
+	Journal  *journal.Journal
+	Registry *registry.Registry
+	Policies *policies
+	Console  *console.Console
+	Lanes    *Lanes
+
+	passages []*lane.Passage
+	devices  []edge.DeviceHealth
+	closers  []device.Device
+	serves   []string
+	link     *link // to the community server; nil = the gate stands alone
+	code     string
+}
+
+// patience is how long a part may take to stop.
+const patience = 10 * time.Second
+
+// Build opens the databases and makes every part. It starts nothing. A device
+// that is away is no error: its lane runs degraded until it appears.
+func Build(ctx context.Context, cfg *config.Gate, o Options) (_ *App, err error) {
+	a := &App{cfg: cfg, o: o, log: o.Log.With("site", cfg.Site, "gate", cfg.Gate)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, a.close())
+		}
+	}()
+	if a.text, err = text.New(); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(cfg.State, 0o700); err != nil {
+		return nil, fmt.Errorf("cannot make the state folder: %w", err)
+	}
+	if a.Clock, err = clock.New(clock.Options{Location: cfg.Location, Build: o.Build, Keep: filepath.Join(cfg.State, "time"), TrustSystem: o.TrustClock, Log: a.log}); err != nil {
+		return nil, err
+	}
+	name := cfg.Community + "/" + cfg.Site + "/" + cfg.Gate
+	if a.Identity, err = identity.Open(filepath.Join(cfg.State, "keys"), name); err != nil {
+		return nil, err
+	}
+	if a.Registry, err = OpenRegistry(ctx, cfg, a.Clock, a.log); err != nil {
+		return nil, err
+	}
+	keys, err := siteKeys(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if a.Journal, err = journal.Open(ctx, filepath.Join(cfg.State, "journal.db"), journal.Options{Community: cfg.Community, Site: cfg.Site, Gate: cfg.Gate,
+		Clock: a.Clock, Signer: a.Identity.Signer(), Retention: cfg.Journal.Retention, Log: a.log}); err != nil {
+		return nil, err
+	}
+	if a.Policies, err = openPolicies(ctx, cfg.Policy, a.Registry, a.log); err != nil {
+		return nil, err
+	}
+	a.Policies.record = a.record
+	if err := a.buildLanes(keys[0]); err != nil {
+		return nil, err
+	}
+	if cfg.Sync.URL != "" {
+		if a.link, err = newLink(a); err != nil {
+			return nil, err
+		}
+	}
+	if cfg.Console.Listen != "" {
+		if a.code, err = consoleCode(filepath.Join(cfg.State, "keys", "console.code")); err != nil {
+			return nil, err
+		}
+		deps := console.Deps{Lanes: a.Lanes, Journal: a.Journal, Passes: a.Registry, Text: a.text, Devices: a.Devices, Log: a.log}
+		if a.link != nil {
+			deps.Sync = a.SyncStatus
+		}
+		if a.Console, err = console.New(console.Config{Listen: cfg.Console.Listen, Gate: cfg.Name, Language: cfg.Language, Code: a.code, Location: cfg.Location}, deps); err != nil {
+			return nil, err
+		}
+	}
+	return a, nil
+}
+
+// siteKeys reads the site's key, or makes one for a gate that has none yet.
+func siteKeys(cfg *config.Gate) ([]edge.CredentialKey, error) {
+	path := cfg.Keys.Site
+	if path == "" {
+		path = filepath.Join(cfg.State, "keys", "site.key")
+	}
+	return SiteKeys(path, true)
+}
+
+// OpenRegistry opens a gate's registry, for the daemon and for the operator's
+// commands beside it. clk may be nil.
+func OpenRegistry(ctx context.Context, cfg *config.Gate, clk edge.Clock, log *slog.Logger) (*registry.Registry, error) {
+	keys, err := siteKeys(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return registry.Open(ctx, filepath.Join(cfg.State, "registry.db"), registry.Options{Keys: keys, Clock: clk, Log: log})
+}
+
+// buildLanes makes devices, passages and lanes. All that is wrong with the
+// devices' options comes in one error.
+func (a *App) buildLanes(key edge.CredentialKey) error {
+	env := catalog.Env{Bus: bus.New(), Log: a.log, Pins: a.o.Pins}
+	deps := lane.Deps{Registry: a.Registry, Journal: a.Journal, Policy: a.Policies.Current, Clock: a.Clock, IDs: lane.NewIDs(a.Journal.Size()), Log: a.log, Timings: a.o.Timings,
+		CardHash: func(c edge.Credential) string {
+			h := key.Hash("unknown:" + c)
+			return hex.EncodeToString(h[:8])
+		}}
+	var errs []error
+	contact := func(what string, n options.Node) device.Contact {
+		if n.IsZero() {
+			return nil
+		}
+		c, err := catalog.Contact(env, what, n)
+		if err != nil {
+			errs = append(errs, err)
+			return nil
+		}
+		a.own(what, c)
+		return c
+	}
+	fire := lane.NewFire(deps)
+	byName := map[string]*lane.Passage{}
+	for i := range a.cfg.Passages {
+		p := &a.cfg.Passages[i]
+		dev := lane.PassageDevices{Beam: contact(p.Name+" beam", p.Beam), Door: contact(p.Name+" door", p.Door), Fire: contact(p.Name+" fire input", p.Fire),
+			Tamper: contact(p.Name+" tamper contact", p.Tamper), Exit: contact(p.Name+" exit button", p.Exit), Position: contact(p.Name+" position contact", p.Position)}
+		if p.Barrier.IsMap() {
+			b, err := catalog.Barrier(env, p.Name+" barrier", p.Barrier)
+			if err != nil {
+				errs = append(errs, err)
+			} else {
+				a.own(p.Name+" barrier", b)
+				dev.Barrier = b
+			}
+		}
+		ps := lane.NewPassage(lane.PassageConfig{Name: p.Name, OpenFor: p.OpenFor, HeldOpen: p.HeldOpen}, dev, fire, deps)
+		byName[p.Name] = ps
+		a.passages = append(a.passages, ps)
+	}
+	var lanes []*lane.Lane
+	for i := range a.cfg.Lanes {
+		l := &a.cfg.Lanes[i]
+		var dev lane.Devices
+		for k, n := range l.Scanners {
+			if !n.IsMap() {
+				continue
+			}
+			what := l.Name + " scanner"
+			if k > 0 {
+				what = fmt.Sprintf("%s %d", what, k+1)
+			}
+			s, err := catalog.Scanner(env, what, n)
+			if err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			a.own(what, s)
+			dev.Scanners = append(dev.Scanners, s)
+			if f, ok := s.(device.Feedback); ok {
+				dev.Indicators = append(dev.Indicators, f)
+			}
+		}
+		if l.Thermometer.IsMap() {
+			th, err := catalog.Thermometer(env, l.Name+" thermometer", l.Thermometer)
+			if err != nil {
+				errs = append(errs, err)
+			} else {
+				a.own(l.Name+" thermometer", th)
+				dev.Thermometer = th
+			}
+		}
+		if l.Indicator.IsMap() {
+			ind, err := catalog.Indicator(env, l.Name+" indicator", l.Indicator)
+			if err != nil {
+				errs = append(errs, err)
+			} else {
+				a.own(l.Name+" indicator", ind)
+				dev.Indicators = append(dev.Indicators, ind)
+			}
+		}
+		dev.Call = contact(l.Name+" call button", l.Call)
+		lanes = append(lanes, lane.New(lane.Config{Name: l.Name, Label: l.Label, Direction: l.Direction, Level: a.cfg.Level, Area: l.Area, Order: l.Order,
+			Typed: l.Thermometer.Text() == "typed", Present: l.Present, Measure: l.Measure, Refer: l.Refer, Parked: l.Parked, Held: l.Held,
+			Remeasures: l.Remeasures, Queue: l.Queue, OnTimeout: l.OnTimeout, Deadline: a.cfg.Journal.Deadline}, dev, byName[l.Passage], deps))
+	}
+	a.Lanes = newLanes(lanes)
+	return errors.Join(errs...)
+}
+
+func (a *App) own(serves string, d device.Device) {
+	a.closers = append(a.closers, d)
+	a.serves = append(a.serves, serves)
+}
+
+// Devices tells how each device is.
+func (a *App) Devices() []edge.DeviceHealth {
+	out := make([]edge.DeviceHealth, len(a.closers))
+	for i, d := range a.closers {
+		out[i] = edge.DeviceHealth{Serves: a.serves[i], Health: d.Health()}
+	}
+	return out
+}
+
+// SyncStatus tells how far the community server is behind.
+func (a *App) SyncStatus() edge.SyncStatus {
+	if a.link == nil {
+		return edge.SyncStatus{Size: a.Journal.Size(), Acked: a.Journal.Acked()}
+	}
+	return a.link.status()
+}
+
+// record appends an entry of the system's own.
+func (a *App) record(ctx context.Context, k edge.Kind, data any) (edge.EntryRef, error) {
+	b, err := json.Marshal(data)
+	if err != nil {
+		return edge.EntryRef{}, err
+	}
+	e := &edge.Entry{Kind: k, Of: -1, Actor: "system", Stamp: a.Clock.Now(), Registry: a.Registry.Version(), Data: b}
+	if p := a.Policies.Current(); p != nil {
+		e.Policy = p.Hash()
+	}
+	seq, err := a.Journal.Append(ctx, e, nil)
+	return edge.EntryRef{Gate: a.cfg.Gate, Epoch: a.Journal.Epoch(), Seq: seq}, err
+}
+
+// Run runs the gate until ctx is done or a part fails, and stops it in order.
+func (a *App) Run(ctx context.Context) error {
+	if err := a.begin(ctx); err != nil {
+		return errors.Join(err, a.close())
+	}
+	started := make(chan struct{})
+	stages := []stage{
+		{"clock", a.Clock.Run, nil},
+		{"journal", a.Journal.Run, a.Journal.Close},
+		{"clock watch", a.watchClock, nil},
+		{"registry", func(ctx context.Context) error {
+			return a.Registry.Run(ctx, func(ctx context.Context, data json.RawMessage) (edge.EntryRef, error) {
+				return a.record(ctx, edge.KindRegistry, data)
+			})
+		}, a.Registry.Close},
+	}
+	if a.link != nil {
+		stages = append(stages, stage{"sync", a.link.run, nil})
+	}
+	if a.Console != nil {
+		stages = append(stages, stage{"console", a.Console.Run, nil})
+	}
+	if n := a.o.Notifier; n != nil {
+		stages = append(stages, stage{"watchdog", func(ctx context.Context) error {
+			select {
+			case <-started:
+			case <-ctx.Done():
+				return nil
+			}
+			if err := n.Watchdog(ctx, a.Alive); err != nil {
+				return err
+			}
+			<-ctx.Done()
+			return nil
+		}, nil})
+	}
+	// Passages secure their barriers before the drivers go: so devices, which
+	// lanes need, are a stage below them.
+	stages = append(stages,
+		stage{"devices", func(ctx context.Context) error { <-ctx.Done(); return nil }, a.closeDevices},
+		stage{"lanes", a.runLanes, a.end})
+	return runStages(ctx, a.log, stages, patience, func() {
+		close(started)
+		if a.o.Ready != nil {
+			a.o.Ready(a)
+		}
+	})
+}
+
+// begin ends what an earlier run left open, and records the start.
+func (a *App) begin(ctx context.Context) error {
+	open, err := a.Journal.Dangling(ctx)
+	if err != nil {
+		return err
+	}
+	for _, s := range open {
+		e, err := edge.DecodeEntry(s.Line)
+		if err != nil {
+			return fmt.Errorf("entry %d is damaged: %w", s.Seq, err)
+		}
+		if _, err := a.Journal.Append(ctx, lane.Interrupted(s, e, a.Clock.Now()), nil); err != nil {
+			return err
+		}
+	}
+	if len(open) > 0 {
+		a.log.Warn("admissions were interrupted when the gate last stopped; nothing is opened for them", "entries", len(open))
+	}
+	_, err = a.record(ctx, edge.KindStart, map[string]any{"version": a.o.Version, "interrupted": len(open)})
+	return err
+}
+
+func (a *App) end() error {
+	_, err := a.record(context.Background(), edge.KindStop, map[string]any{"version": a.o.Version})
+	return err
+}
+
+func (a *App) runLanes(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	// Lanes stop before passages: a turn that a lane still asks for would find
+	// nobody.
+	pctx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var passages sync.WaitGroup
+	for _, p := range a.passages {
+		passages.Go(func() { _ = p.Run(pctx) })
+	}
+	for _, l := range a.Lanes.lanes {
+		g.Go(func() error { return l.Run(ctx) })
+	}
+	err := g.Wait()
+	stop()
+	passages.Wait()
+	return err
+}
+
+// Alive returns an error when a lane, a passage or the journal is stuck.
+func (a *App) Alive() error {
+	const within = 10 * time.Second
+	for _, l := range a.Lanes.lanes {
+		if err := l.Alive(within); err != nil {
+			return err
+		}
+	}
+	for _, p := range a.passages {
+		if err := p.Alive(within); err != nil {
+			return err
+		}
+	}
+	return a.Journal.Alive(within)
+}
+
+func (a *App) watchClock(ctx context.Context) error {
+	last := a.Clock.Now().Clock
+	t := time.NewTicker(10 * time.Second)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case l := <-a.Clock.Leaps():
+			if _, err := a.record(ctx, edge.KindClock, map[string]any{"leap_ms": l.By.Milliseconds()}); err != nil {
+				a.log.Error("cannot record a leap of the clock", "err", err)
+			}
+			a.log.Warn("the wall clock leapt", "by", l.By)
+		case <-t.C:
+			if now := a.Clock.Now().Clock; now != last {
+				if _, err := a.record(ctx, edge.KindClock, map[string]any{"from": last, "to": now}); err != nil {
+					a.log.Error("cannot record a change of the clock's trust", "err", err)
+				}
+				last = now
+			}
+		}
+	}
+}
+
+func (a *App) closeDevices() error {
+	var errs []error
+	for i := len(a.closers) - 1; i >= 0; i-- {
+		if err := a.closers[i].Close(); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", a.serves[i], err))
+		}
+	}
+	a.closers = nil
+	return errors.Join(errs...)
+}
+
+// close gives back what Build took, when Run never ran.
+func (a *App) close() error {
+	errs := []error{a.closeDevices()}
+	if a.Console != nil {
+		errs = append(errs, a.Console.Close())
+	}
+	if a.Registry != nil {
+		errs = append(errs, a.Registry.Close())
+	}
+	if a.Journal != nil {
+		errs = append(errs, a.Journal.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Close gives back what Build took, for a caller that does not Run.
+func (a *App) Close() error { return a.close() }
+
+// EachDevice calls f for every device, in the order of the configuration.
+func (a *App) EachDevice(f func(serves string, d device.Device)) {
+	for i, d := range a.closers {
+		f(a.serves[i], d)
+	}
+}

@@ -1,0 +1,89 @@
+package app
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"gatehouse/edge"
+	"gatehouse/sync/mqtt"
+	"gatehouse/sync/uplink"
+	"gatehouse/sync/wire"
+)
+
+// link is the way to the community server and back.
+type link struct {
+	client *mqtt.Client
+	up     *uplink.Uplink
+}
+
+// newLink builds the transport, the uplink and the downlink. Nothing connects.
+func newLink(a *App) (*link, error) {
+	c := a.cfg.Sync
+	trust, err := readTrust(c.Trust)
+	if err != nil {
+		return nil, err
+	}
+	keys := func() []wire.ServerKey { return trust }
+	offline, err := wire.Encode(wire.StatusMessage{V: wire.Version})
+	if err != nil {
+		return nil, err
+	}
+	mc := mqtt.Config{URL: c.URL, Username: c.Username, KeepAlive: c.Keep,
+		ClientID: clientID(a.cfg.Site, a.cfg.Gate),
+		Will:     &mqtt.Message{Topic: wire.Topic(a.cfg.Site, a.cfg.Gate, wire.Status), Payload: offline, Retained: true}}
+	if c.Password != "" {
+		p, err := os.ReadFile(c.Password)
+		if err != nil {
+			return nil, fmt.Errorf("cannot read the broker's password: %w", err)
+		}
+		mc.Password = strings.TrimSpace(string(p))
+	}
+	if c.CA != "" || c.Cert != "" {
+		if mc.TLS, err = mqtt.TLS(c.CA, c.Cert, c.Key); err != nil {
+			return nil, err
+		}
+	}
+	l := &link{}
+	log := a.log.With("part", "sync")
+	if l.client, err = mqtt.New(mc, log); err != nil {
+		return nil, err
+	}
+	l.up, err = uplink.New(uplink.Config{Community: a.cfg.Community, Site: a.cfg.Site, Gate: a.cfg.Gate, Server: c.URL, Device: a.Identity.Signer(), Trust: keys,
+		Entries: c.Batch, Bytes: c.Bytes, Age: c.Age, Window: c.Window, Resend: c.Resend, Status: a.statusMessage}, a.Journal, l.client, log)
+	if err != nil {
+		return nil, err
+	}
+	return l, err
+}
+
+// clientID is the gate's own, with a part that is new for each start: a broker
+// throws out the older of two clients with one name, and two gates with one
+// identity would do that to each other for ever instead of being noticed.
+func clientID(site, gate string) string {
+	var x [4]byte
+	rand.Read(x[:])
+	return site + "-" + gate + "-" + hex.EncodeToString(x[:])
+}
+
+func (l *link) run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return l.client.Run(ctx) })
+	g.Go(func() error { return l.up.Run(ctx) })
+	return g.Wait()
+}
+
+func (l *link) status() edge.SyncStatus { return l.up.Status() }
+
+// statusMessage is what the gate says of itself, retained. No personal data.
+func (a *App) statusMessage() wire.StatusMessage {
+	s := a.Clock.Now()
+	key, _ := TrustLine(a.Identity.Signer())
+	return wire.StatusMessage{V: wire.Version, Online: true, Version: a.o.Version, Policy: a.Policies.Hash(), Registry: a.Registry.Version(), Time: s.Time, Clock: s.Clock,
+		Key: key, Age: a.Identity.Recipient(), Devices: a.Devices()}
+}

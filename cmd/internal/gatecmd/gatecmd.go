@@ -1,0 +1,157 @@
+// Package gatecmd is the gatehouse program: its commands and their flags.
+package gatecmd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"gatehouse/cmd/internal/app"
+	"gatehouse/cmd/internal/config"
+	"gatehouse/cmd/internal/passcmd"
+	"gatehouse/cmd/internal/version"
+)
+
+// errSilent ends with status 1 when all has been said.
+var errSilent = errors.New("")
+
+const defaultConfig = "/etc/gatehouse/gate.yaml"
+
+// Main runs the program and returns its exit status.
+func Main(args []string, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	root := New()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	if !errors.Is(err, errSilent) {
+		fmt.Fprintln(stderr, err)
+	}
+	return 1
+}
+
+// New makes the command tree.
+func New() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "gatehouse",
+		Short: "An edge checkpoint for the gates of an estate",
+		Long: `Gatehouse reads pass cards and infrared thermometers at a gate, decides each
+entry by the estate's policy, moves the barrier, keeps a durable journal, and
+sends it to the community server when there is a network.`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.AddCommand(runCmd(), checkCmd(), versionCmd())
+	pass := func() *cobra.Command {
+		var path string
+		c := passcmd.New(func(ctx context.Context) (passcmd.Site, error) { return openSite(ctx, path) })
+		c.PersistentFlags().StringVarP(&path, "config", "c", defaultConfig, "the gate's configuration")
+		return c
+	}
+	root.AddCommand(pass())
+	return root
+}
+
+// openSite opens what the operator's commands on passes need of a gate.
+func openSite(ctx context.Context, path string) (passcmd.Site, error) {
+	cfg, err := config.Load(path)
+	if err != nil {
+		return passcmd.Site{}, err
+	}
+	r, err := app.OpenRegistry(ctx, cfg, nil, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return passcmd.Site{}, err
+	}
+	return passcmd.Site{Registry: r, Location: cfg.Location}, nil
+}
+
+func versionCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print which program this is", Args: cobra.NoArgs,
+		Run: func(cmd *cobra.Command, _ []string) { fmt.Fprintln(cmd.OutOrStdout(), version.Full()) },
+	}
+}
+
+// configFlag adds the flag that all commands share that look at a gate.
+func configFlag(cmd *cobra.Command, path *string) {
+	cmd.Flags().StringVarP(path, "config", "c", defaultConfig, "the gate's configuration")
+}
+
+func logger(w io.Writer, verbose bool) *slog.Logger {
+	level := slog.LevelInfo
+	if verbose {
+		level = slog.LevelDebug
+	}
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
+		// The service manager's log has times of its own.
+		if a.Key == slog.TimeKey && len(groups) == 0 && os.Getenv("JOURNAL_STREAM") != "" {
+			return slog.Attr{}
+		}
+		return a
+	}}))
+}
+
+func runCmd() *cobra.Command {
+	var path string
+	var verbose, trust bool
+	cmd := &cobra.Command{
+		Use: "run", Short: "Run the gate", Args: cobra.NoArgs,
+		Long: `Run the gate until it is told to stop. A device that is absent makes its lane run
+degraded until the device appears; a wrong configuration starts nothing.
+SIGHUP reads the policy file again.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := config.Load(path)
+			if err != nil {
+				return err
+			}
+			log := logger(cmd.ErrOrStderr(), verbose)
+			n := &app.Notifier{Log: log}
+			a, err := app.Build(cmd.Context(), cfg, app.Options{Version: version.String(), Build: version.Built(), Log: log, TrustClock: trust, Notifier: n,
+				Ready: func(a *app.App) {
+					status := fmt.Sprintf("%s: %d lanes, policy %s", cfg.Name, len(a.Lanes.Views()), a.Policies.Hash())
+					log.Info("the gate is open for business", "gate", cfg.Gate, "lanes", len(a.Lanes.Views()), "policy", a.Policies.Hash(), "entries", a.Journal.Size())
+					if a.Console != nil {
+						log.Info("the guard's page", "address", "http://"+a.Console.Addr()+"/", "code_file", cfg.State+"/keys/console.code")
+					}
+					n.Ready(status)
+				}})
+			if err != nil {
+				return err
+			}
+			hup := make(chan os.Signal, 1)
+			signal.Notify(hup, syscall.SIGHUP)
+			defer signal.Stop(hup)
+			go func() {
+				for {
+					select {
+					case <-cmd.Context().Done():
+						return
+					case <-hup:
+						if err := a.Policies.Reload(cmd.Context()); err != nil {
+							log.Error("the policy file is refused; what was in force stays in force", "err", err)
+						}
+					}
+				}
+			}()
+			err = a.Run(cmd.Context())
+			n.Stopping()
+			return err
+		},
+	}
+	configFlag(cmd, &path)
+	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "log more")
+	cmd.Flags().BoolVar(&trust, "trust-clock", false, "take the machine's clock as right (it has a battery and was set)")
+	return cmd
+}
