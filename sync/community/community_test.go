@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -23,7 +24,13 @@ import (
 	"gatehouse/sync/wire"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if where := os.Getenv(childStore); where != "" {
+		fmt.Fprintln(os.Stderr, child(where))
+		os.Exit(1)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 type key struct {
 	name string

@@ -23,7 +23,7 @@ const (
 	keysFresh = 30 * time.Second       // remembered keys are read again after this
 	keysRetry = time.Second            // and so soon when one is not among them
 	pauseMin  = 100 * time.Millisecond // between attempts to commit while the store fails
-	pauseMax  = 10 * time.Second
+	pauseMax  = time.Second
 )
 
 // prepared is a batch with everything done to it that needs no database.
