@@ -2,8 +2,10 @@ package wire
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"gatehouse/edge"
 )
@@ -18,6 +20,15 @@ type Header struct {
 	Count uint64      `json:"count"`
 	Keys  []HeaderKey `json:"keys"` // of every aligned block that the batch touches, in order
 	Head  string      `json:"head"` // the signed tree head after the last entry
+	// Blinds are of entries whose block key was destroyed with older entries of the
+	// block; the key of a block whose entries here are all among them is empty.
+	Blinds []HeaderBlind `json:"blinds,omitempty"`
+}
+
+// HeaderBlind is the blind of one entry.
+type HeaderBlind struct {
+	Seq   uint64 `json:"seq"`
+	Blind []byte `json:"blind"` // 32 bytes
 }
 
 // HeaderKey is the blinding key of the aligned block that starts at First.
@@ -105,9 +116,14 @@ func (b *Batch) check() error {
 	case b.First > 1<<62:
 		return fmt.Errorf("%w: sequence %d is out of range", ErrMalformed, b.First)
 	}
+	for i, x := range b.Blinds {
+		if len(x.Blind) != len(edge.Blind{}) || x.Seq < b.First || x.Seq >= b.First+b.Count || i > 0 && x.Seq <= b.Blinds[i-1].Seq {
+			return fmt.Errorf("%w: blinds must be of %d bytes, for entries of the batch, in order", ErrMalformed, len(edge.Blind{}))
+		}
+	}
 	block := b.First &^ (edge.BlockSize - 1)
 	for _, k := range b.Keys {
-		if k.First != block || len(k.Key) != len(edge.BlockKey{}) {
+		if k.First != block || len(k.Key) != len(edge.BlockKey{}) && (len(k.Key) != 0 || !b.blinded(block)) {
 			return fmt.Errorf("%w: want a key of %d bytes for the block at %d", ErrMalformed, len(edge.BlockKey{}), block)
 		}
 		block += edge.BlockSize
@@ -118,7 +134,28 @@ func (b *Batch) check() error {
 	return nil
 }
 
-// Key is the key of the block that holds seq, which must be in the batch.
+// blinded reports whether all entries here of the block have a blind.
+func (b *Batch) blinded(block uint64) bool {
+	from, to := max(block, b.First), min(block+edge.BlockSize, b.First+b.Count)
+	i, _ := slices.BinarySearchFunc(b.Blinds, from, HeaderBlind.compare)
+	return uint64(len(b.Blinds)-i) >= to-from && b.Blinds[i+int(to-from)-1].Seq == to-1
+}
+
+func (x HeaderBlind) compare(seq uint64) int { return cmp.Compare(x.Seq, seq) }
+
+// Key is the key of the block that holds seq, which must be in the batch; zero
+// when it was destroyed. [Batch.Blind] is what leaves are made with.
 func (b *Batch) Key(seq uint64) edge.BlockKey {
-	return edge.BlockKey(b.Keys[seq/edge.BlockSize-b.First/edge.BlockSize].Key)
+	var k edge.BlockKey
+	copy(k[:], b.Keys[seq/edge.BlockSize-b.First/edge.BlockSize].Key)
+	return k
+}
+
+// Blind is the blind of an entry of the batch.
+func (b *Batch) Blind(seq uint64) edge.Blind {
+	if i, ok := slices.BinarySearchFunc(b.Blinds, seq, HeaderBlind.compare); ok {
+		return edge.Blind(b.Blinds[i].Blind)
+	}
+	k := b.Key(seq)
+	return k.Blind(seq)
 }

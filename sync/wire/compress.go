@@ -5,7 +5,6 @@ import (
 	"compress/gzip"
 	"fmt"
 	"io"
-	"sync"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -31,13 +30,14 @@ func NewCompressor(window int) (*Compressor, error) {
 // Pack appends the compressed payload to dst.
 func (c *Compressor) Pack(dst, payload []byte) []byte { return c.enc.EncodeAll(payload, dst) }
 
-var decoders = sync.Pool{New: func() any {
-	d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxMemory(MaxBatch))
+// decoder is safe for concurrent DecodeAll, which is all that it is used for.
+var decoder = func() *zstd.Decoder {
+	d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxMemory(MaxBatch))
 	if err != nil {
 		panic(err) // the options are constants
 	}
 	return d
-}}
+}()
 
 // Expand gives the plain payload: what begins with '{' is plain, 1f 8b is gzip,
 // 28 b5 2f fd is zstd. It refuses what would expand to more than limit bytes.
@@ -49,24 +49,22 @@ func Expand(payload []byte, limit int) ([]byte, error) {
 		}
 		return payload, nil
 	case bytes.HasPrefix(payload, []byte{0x28, 0xb5, 0x2f, 0xfd}):
-		d := decoders.Get().(*zstd.Decoder)
-		defer decoders.Put(d)
+		var out []byte
 		var h zstd.Header
-		if err := h.Decode(payload); err == nil && h.HasFCS && h.FrameContentSize <= uint64(limit) {
-			out, err := d.DecodeAll(payload, make([]byte, 0, h.FrameContentSize))
-			if err == nil && len(out) > limit {
-				err = fmt.Errorf("more than %d bytes", limit)
+		if err := h.Decode(payload); err == nil && h.HasFCS {
+			if h.FrameContentSize > uint64(limit) {
+				return nil, fmt.Errorf("%w: zstd payload expands to more than %d bytes", ErrMalformed, limit)
 			}
-			if err != nil {
-				return nil, fmt.Errorf("%w: zstd: %w", ErrMalformed, err)
-			}
-			return out, nil
+			out = make([]byte, 0, h.FrameContentSize)
 		}
-		if err := d.Reset(bytes.NewReader(payload)); err != nil {
+		out, err := decoder.DecodeAll(payload, out)
+		switch {
+		case err != nil:
 			return nil, fmt.Errorf("%w: zstd: %w", ErrMalformed, err)
+		case len(out) > limit:
+			return nil, fmt.Errorf("%w: zstd payload expands to more than %d bytes", ErrMalformed, limit)
 		}
-		defer d.Reset(nil)
-		return readLimited(d, limit, "zstd")
+		return out, nil
 	case bytes.HasPrefix(payload, []byte{0x1f, 0x8b}):
 		z, err := gzip.NewReader(bytes.NewReader(payload))
 		if err != nil {

@@ -129,6 +129,9 @@ type StatusMessage struct {
 	Flash    int64               `json:"flash,omitempty"` // bytes written to the medium per entry
 }
 
+// Offline is the status that the broker says when a gate is gone: its last will.
+func Offline() []byte { return []byte(`{"v":1,"online":false}`) }
+
 // AlertMessage is something a person should look at now. It is also in the journal.
 type AlertMessage struct {
 	V     int        `json:"v"`

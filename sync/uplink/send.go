@@ -1,0 +1,374 @@
+package uplink
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"gatehouse/edge"
+	"gatehouse/sync/wire"
+)
+
+// flight is a batch on its way.
+type flight struct {
+	first, end uint64
+	root       [32]byte
+	sent       time.Time
+}
+
+// sender is the state of the loop that sends; nobody else touches it.
+type sender struct {
+	*Uplink
+	epoch   edge.Epoch
+	next    uint64 // the first entry to be sent
+	flights []flight
+	since   time.Time // when next was first seen to be there; zero = it is not
+	timeout time.Duration
+	pause   time.Time // nothing is sent before
+	meter   meter
+	back    struct { // the last time it went back for a gap
+		to uint64
+		at time.Time
+	}
+}
+
+func (u *Uplink) send(ctx context.Context) error {
+	s := &sender{Uplink: u, meter: meter{Metered: u.cfg.Metered}}
+	s.restart()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		wake, size := s.fill(ctx)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		timer.Reset(max(0, time.Until(wake)))
+		grown, done := s.growth(ctx, size)
+		select {
+		case <-ctx.Done():
+		case <-grown:
+		case <-timer.C:
+			s.expire()
+		case <-u.connected:
+			// What was on its way may be lost. A pause was about the old connection.
+			s.goBack()
+			s.timeout, s.pause = u.cfg.Resend, time.Time{}
+		case payload := <-u.receipts:
+			s.receipt(ctx, payload)
+		}
+		done()
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+}
+
+// restart begins at the acknowledged mark of the journal's present epoch.
+func (s *sender) restart() {
+	s.epoch, s.next = s.j.Epoch(), s.j.Acked()
+	s.flights, s.since, s.timeout, s.pause = nil, time.Time{}, s.cfg.Resend, time.Time{}
+}
+
+// goBack takes what is on its way as lost.
+func (s *sender) goBack() {
+	if len(s.flights) > 0 {
+		s.next = s.flights[0].first
+		s.flights = nil
+	}
+}
+
+// never is a size that no journal reaches.
+const never = math.MaxUint64
+
+// fill sends what is due. It returns when to look again at the latest, and the size
+// of the journal beyond which to look at once.
+func (s *sender) fill(ctx context.Context) (wake time.Time, grown uint64) {
+	for ctx.Err() == nil {
+		now := time.Now()
+		wake = now.Add(time.Hour)
+		if len(s.flights) > 0 {
+			wake = earlier(wake, s.flights[0].sent.Add(s.timeout))
+		}
+		if s.epoch != s.j.Epoch() {
+			s.restart()
+			continue
+		}
+		size := s.j.Size()
+		if s.next >= size {
+			s.since = time.Time{}
+			return wake, s.next
+		}
+		if s.since.IsZero() {
+			s.since = now
+		}
+		if !s.t.Connected() || len(s.flights) >= s.cfg.Window {
+			return wake, never // the connection or a receipt wakes the loop
+		}
+		free := s.meter.free(now)
+		if s.pause.After(free) {
+			free = s.pause
+		}
+		if free.After(now) {
+			return earlier(wake, free), never
+		}
+		if due := s.since.Add(s.cfg.Age); due.After(now) && size-s.next < uint64(s.cfg.Entries) {
+			return earlier(wake, due), s.next + uint64(s.cfg.Entries) - 1
+		}
+		if err := s.one(ctx, now); err != nil {
+			if ctx.Err() == nil {
+				s.note(err)
+			}
+			s.pause = now.Add(s.cfg.Resend)
+			return earlier(wake, s.pause), never
+		}
+	}
+	return wake, never
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// one sends the next batch.
+func (s *sender) one(ctx context.Context, now time.Time) error {
+	payload, f, err := s.batch(ctx, s.next)
+	if err != nil {
+		return err
+	}
+	if err := s.publish(ctx, wire.Journal, payload, false); err != nil {
+		return fmt.Errorf("cannot send: %w", err)
+	}
+	s.meter.spent(now, len(payload))
+	f.sent = now
+	s.flights = append(s.flights, f)
+	s.next = f.end
+	s.since = time.Time{}
+	return nil
+}
+
+// errHole: entries that the server lacks are gone from the journal.
+var errHole = errors.New("entries that the server does not have are not in the journal any more")
+
+// batch makes the batch that begins with entry first.
+func (s *sender) batch(ctx context.Context, first uint64) ([]byte, flight, error) {
+	n := s.cfg.Entries
+	if end := (first + uint64(n)) &^ (edge.BlockSize - 1); end > first && s.j.Size() > end {
+		n = int(end - first) // full blocks: no key is sent twice
+	}
+	for {
+		entries, err := s.j.Read(ctx, first, n, wire.MaxBatch/2)
+		if err != nil {
+			return nil, flight{}, err
+		}
+		if len(entries) == 0 || entries[0].Seq != first {
+			return nil, flight{}, fmt.Errorf("from %d on: %w", first, errHole)
+		}
+		payload, f, err := s.encode(ctx, entries)
+		if err != nil {
+			return nil, flight{}, err
+		}
+		if len(payload) <= s.cfg.Bytes || len(entries) == 1 {
+			return payload, f, nil
+		}
+		n = max(1, len(entries)*s.cfg.Bytes/len(payload)*9/10)
+	}
+}
+
+func (s *sender) encode(ctx context.Context, entries []edge.Stored) ([]byte, flight, error) {
+	f := flight{first: entries[0].Seq, end: entries[0].Seq + uint64(len(entries))}
+	b := wire.Batch{Header: wire.Header{Site: s.cfg.Site, Gate: s.cfg.Gate, Epoch: s.epoch, First: f.first}}
+	keys, err := s.j.BlockKeys(ctx, f.first, f.end-f.first)
+	if err != nil {
+		return nil, f, err
+	}
+	for block := f.first &^ (edge.BlockSize - 1); block < f.end; block += edge.BlockSize {
+		k := wire.HeaderKey{First: block}
+		for i := range keys {
+			if keys[i].First == block {
+				k.Key = keys[i].Key[:]
+			}
+		}
+		b.Keys = append(b.Keys, k)
+	}
+	for i, e := range entries {
+		if e.Seq != f.first+uint64(i) || e.Line == nil {
+			return nil, f, fmt.Errorf("entry %d: %w", f.first+uint64(i), errHole)
+		}
+		if e.Blind != nil {
+			b.Blinds = append(b.Blinds, wire.HeaderBlind{Seq: e.Seq, Blind: e.Blind[:]})
+		}
+		b.Lines = append(b.Lines, e.Line)
+	}
+	head, err := s.j.HeadAt(ctx, f.end)
+	if err != nil {
+		return nil, f, err
+	}
+	if head.Note == nil {
+		return nil, f, errors.New("the journal does not sign its tree heads")
+	}
+	f.root, b.Head = head.Root, string(head.Note)
+	plain, err := b.Encode(nil)
+	if err != nil {
+		return nil, f, err
+	}
+	return s.zip.Pack(nil, plain), f, nil
+}
+
+// expire goes back when the oldest batch has had no receipt in time.
+func (s *sender) expire() {
+	if len(s.flights) == 0 || time.Since(s.flights[0].sent) < s.timeout {
+		return
+	}
+	s.note(fmt.Errorf("no receipt within %v", s.timeout))
+	s.goBack()
+	s.timeout = min(2*s.timeout, maxTimeout)
+}
+
+// receipt handles what the server says. Only what it signed counts.
+func (s *sender) receipt(ctx context.Context, payload []byte) {
+	r, err := wire.DecodeReceipt(payload)
+	if err != nil {
+		s.note(err)
+		return
+	}
+	if r.Epoch != s.epoch {
+		return // of a former life of the journal
+	}
+	if r.Refusal != nil {
+		s.refused(ctx, r)
+		return
+	}
+	origin := edge.Origin(s.cfg.Community, s.cfg.Site, s.cfg.Gate, s.epoch)
+	h, err := wire.OpenReceipt(r, origin, s.device, s.verifiers()...)
+	if err != nil {
+		s.note(fmt.Errorf("receipt not accepted: %w", err))
+		return
+	}
+	if h.Size > s.j.Size() {
+		s.forked(ctx, r, fmt.Errorf("the server has %d entries of this journal, which has %d: an old copy of the medium was restored", h.Size, s.j.Size()))
+		return
+	}
+	own, err := s.rootAt(ctx, h.Size)
+	if err != nil {
+		s.note(err)
+		return
+	}
+	if own != h.Root {
+		s.forked(ctx, r, fmt.Errorf("the server has other entries below %d than this journal: two copies of one medium are in use", h.Size))
+		return
+	}
+	if h.Size > s.j.Acked() {
+		if err := s.j.Acknowledge(ctx, s.epoch, h.Size, []byte(r.Head)); err != nil {
+			s.note(fmt.Errorf("cannot store the receipt: %w", err))
+			return
+		}
+	}
+	for len(s.flights) > 0 && s.flights[0].end <= h.Size {
+		s.flights = s.flights[1:]
+	}
+	s.next = max(s.next, h.Size)
+	s.timeout = s.cfg.Resend
+	s.mu.Lock()
+	s.state.LastReceipt, s.state.Error = time.Now(), ""
+	s.mu.Unlock()
+}
+
+// verifiers are for the cosignatures of the server's keys.
+func (s *sender) verifiers() []note.Verifier {
+	var out []note.Verifier
+	for _, k := range s.receiptKeys() {
+		if v, err := wire.CosignatureVerifier(k.ID, k.Public); err == nil {
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+func (s *sender) receiptKeys() []wire.ServerKey {
+	var out []wire.ServerKey
+	for _, k := range s.cfg.Trust() {
+		for _, use := range k.Uses {
+			if use == wire.UseReceipts && len(k.Public) == ed25519.PublicKeySize {
+				out = append(out, k)
+			}
+		}
+	}
+	return out
+}
+
+// rootAt is this journal's own root over size entries.
+func (s *sender) rootAt(ctx context.Context, size uint64) ([32]byte, error) {
+	for _, f := range s.flights {
+		if f.end == size {
+			return f.root, nil
+		}
+	}
+	h, err := s.j.HeadAt(ctx, size)
+	return h.Root, err
+}
+
+func (s *sender) refused(ctx context.Context, r *wire.Receipt) {
+	signed := false
+	for _, k := range s.receiptKeys() {
+		signed = signed || r.VerifyRefusal(s.cfg.Site, s.cfg.Gate, k.Public) == nil
+	}
+	if !signed {
+		s.note(errors.New("a refusal that is not signed by the server was ignored"))
+		return
+	}
+	switch r.Refusal.Code {
+	case wire.RefusedGap:
+		s.gap(ctx, r)
+	case wire.RefusedFork, wire.RefusedEpoch:
+		s.forked(ctx, r, fmt.Errorf("the server refuses this epoch: %s", r.Refusal.Text))
+	default:
+		s.note(fmt.Errorf("the server refuses the journal (%s): %s", r.Refusal.Code, r.Refusal.Text))
+		s.goBack()
+		s.pause = time.Now().Add(refusedWait)
+	}
+}
+
+// gap goes back to what the server has. All batches that followed the lost one are
+// refused too; the first refusal is enough.
+func (s *sender) gap(ctx context.Context, r *wire.Receipt) {
+	switch {
+	case r.Size > s.j.Size():
+		s.forked(ctx, r, fmt.Errorf("the server has %d entries of this journal, which has %d", r.Size, s.j.Size()))
+		return
+	case r.Size == s.back.to && time.Since(s.back.at) < s.cfg.Resend && len(s.flights) > 0 && s.flights[0].first <= r.Size:
+		return
+	case r.Size < s.j.Acked():
+		s.log.Error("the server has lost entries that it had receipted; they are sent again", "acked", s.j.Acked(), "server", r.Size)
+	}
+	s.flights = nil
+	s.next = r.Size
+	s.back.to, s.back.at = r.Size, time.Now()
+}
+
+// forked asks for a new epoch.
+func (s *sender) forked(ctx context.Context, r *wire.Receipt, why error) {
+	s.log.Error("the journal and the server's copy have parted", "epoch", s.epoch, "err", why)
+	err := errors.New("nobody can start a new epoch here")
+	if s.cfg.Fork != nil {
+		err = s.cfg.Fork(ctx, r)
+	}
+	if err == nil && s.j.Epoch() == s.epoch {
+		err = errors.New("the epoch is still the old one")
+	}
+	if err != nil {
+		s.note(errors.Join(why, err))
+		s.goBack()
+		s.pause = time.Now().Add(refusedWait)
+		return
+	}
+	s.restart()
+	s.Say()
+}

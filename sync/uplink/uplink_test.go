@@ -1,0 +1,692 @@
+package uplink
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
+
+	"gatehouse/edge"
+	"gatehouse/edge/clock"
+	"gatehouse/sync/wire"
+)
+
+var seeds = flag.Int("seeds", 40, "how many seeds the random faults run with")
+
+type key struct {
+	name string
+	priv ed25519.PrivateKey
+}
+
+func newKey(name string, seed byte) key {
+	return key{name, ed25519.NewKeyFromSeed(bytes.Repeat([]byte{seed}, 32))}
+}
+func (k key) Name() string                    { return k.name }
+func (k key) Public() []byte                  { return k.priv.Public().(ed25519.PublicKey) }
+func (k key) Sign(msg []byte) ([]byte, error) { return ed25519.Sign(k.priv, msg), nil }
+
+var device, server = newKey("gate", 1), newKey("community.example", 2)
+
+func trust() []wire.ServerKey {
+	return []wire.ServerKey{{ID: server.name, Public: server.Public(), Uses: []wire.Use{wire.UseReceipts}}}
+}
+
+// tree is an RFC 6962 tree in memory.
+type tree []tlog.Hash
+
+func (t tree) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
+	out := make([]tlog.Hash, len(indexes))
+	for i, x := range indexes {
+		out[i] = t[x]
+	}
+	return out, nil
+}
+
+func (t *tree) add(n uint64, leaf [32]byte) {
+	hs, err := tlog.StoredHashesForRecordHash(int64(n), tlog.RecordHash(leaf[:]), *t)
+	if err != nil {
+		panic(err)
+	}
+	*t = append(*t, hs...)
+}
+
+func (t tree) root(n uint64) [32]byte {
+	h, err := tlog.TreeHash(int64(n), t)
+	if err != nil {
+		panic(err)
+	}
+	return h
+}
+
+// memory is a journal in memory.
+type memory struct {
+	mu     sync.Mutex
+	epoch  edge.Epoch
+	lines  [][]byte
+	blinds map[uint64]edge.Blind // of entries whose block key is destroyed
+	acked  uint64
+	tree   tree
+	grown  chan struct{}
+}
+
+func newMemory(epoch edge.Epoch) *memory {
+	return &memory{epoch: epoch, grown: make(chan struct{}), blinds: map[uint64]edge.Blind{}}
+}
+
+func (m *memory) key(block uint64) (k edge.BlockKey) {
+	copy(k[:], fmt.Sprintf("%v %d", m.epoch, block))
+	return k
+}
+
+func (m *memory) blind(seq uint64) edge.Blind {
+	if b, ok := m.blinds[seq]; ok {
+		return b
+	}
+	k := m.key(seq &^ 255)
+	return k.Blind(seq)
+}
+
+func (m *memory) append(line string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := uint64(len(m.lines))
+	m.lines = append(m.lines, []byte(line))
+	m.tree.add(n, edge.LeafData(m.blind(n), []byte(line)))
+	close(m.grown)
+	m.grown = make(chan struct{})
+}
+
+func (m *memory) Epoch() edge.Epoch { m.mu.Lock(); defer m.mu.Unlock(); return m.epoch }
+func (m *memory) Size() uint64      { m.mu.Lock(); defer m.mu.Unlock(); return uint64(len(m.lines)) }
+func (m *memory) Acked() uint64     { m.mu.Lock(); defer m.mu.Unlock(); return m.acked }
+
+func (m *memory) Wait(ctx context.Context, size uint64) error {
+	for {
+		m.mu.Lock()
+		n, c := uint64(len(m.lines)), m.grown
+		m.mu.Unlock()
+		if n > size {
+			return nil
+		}
+		select {
+		case <-c:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (m *memory) Read(_ context.Context, from uint64, maxEntries, maxBytes int) (out []edge.Stored, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	total := 0
+	for seq := from; seq < uint64(len(m.lines)) && len(out) < maxEntries; seq++ {
+		if total += len(m.lines[seq]); len(out) > 0 && total > maxBytes {
+			break
+		}
+		s := edge.Stored{Seq: seq, Line: m.lines[seq]}
+		if b, ok := m.blinds[seq]; ok {
+			s.Blind = &b
+		}
+		out = append(out, s)
+	}
+	return out, nil
+}
+
+func (m *memory) BlockKeys(_ context.Context, from, count uint64) (out []edge.KeyOfBlock, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for b := from &^ 255; b < from+count; b += 256 {
+		if _, gone := m.blinds[max(b, from)]; !gone {
+			out = append(out, edge.KeyOfBlock{First: b, Key: m.key(b)})
+		}
+	}
+	return out, nil
+}
+
+func (m *memory) HeadAt(_ context.Context, size uint64) (edge.Head, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	h := edge.Head{Origin: edge.Origin("c", "s", "g", m.epoch), Size: size, Root: m.tree.root(size)}
+	err := edge.SignHead(&h, device)
+	return h, err
+}
+
+func (m *memory) Acknowledge(_ context.Context, epoch edge.Epoch, size uint64, _ []byte) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if epoch != m.epoch || size > uint64(len(m.lines)) {
+		return errors.New("receipt for another journal")
+	}
+	m.acked = max(m.acked, size)
+	return nil
+}
+
+// fork starts a new epoch with the entries that the server does not have.
+func (m *memory) fork(from uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	carried := m.lines[min(from, uint64(len(m.lines))):]
+	m.epoch++
+	m.lines, m.tree, m.acked = nil, nil, 0
+	for _, l := range carried {
+		m.tree.add(uint64(len(m.lines)), edge.LeafData(m.blind(uint64(len(m.lines))), l))
+		m.lines = append(m.lines, l)
+	}
+	close(m.grown)
+	m.grown = make(chan struct{})
+}
+
+// receiver is the server: it stores once, verifies every leaf and head, and answers.
+type receiver struct {
+	t      *testing.T
+	logs   map[edge.Epoch]*stored
+	alerts []wire.AlertMessage
+	status []wire.StatusMessage
+	bytes  int
+	twice  int
+}
+
+type stored struct {
+	lines []string
+	tree  tree
+	head  []byte
+}
+
+func (r *receiver) journal(payload []byte) *wire.Receipt {
+	b, err := wire.DecodeBatch(payload)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.bytes += len(payload)
+	l := r.logs[b.Epoch]
+	if l == nil {
+		l = &stored{}
+		r.logs[b.Epoch] = l
+	}
+	size := uint64(len(l.lines))
+	refuse := func(code wire.Code) *wire.Receipt {
+		x := &wire.Receipt{Epoch: b.Epoch, Size: size, Head: string(l.head), Refusal: &wire.Refusal{Code: code, Text: "no"}}
+		if err := x.SignRefusal("s", "g", server); err != nil {
+			r.t.Fatal(err)
+		}
+		return x
+	}
+	if b.First > size {
+		return refuse(wire.RefusedGap)
+	}
+	v, err := edge.HeadVerifier(device.name, device.Public())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	h, _, err := edge.OpenHead([]byte(b.Head), v)
+	if err != nil || h.Size != b.First+b.Count {
+		r.t.Fatalf("head of the batch at %d: %v", b.First, err)
+	}
+	next := append(tree(nil), l.tree...)
+	for i, line := range b.Lines {
+		seq := b.First + uint64(i)
+		if seq < size {
+			r.twice++
+			if l.lines[seq] != string(line) {
+				return refuse(wire.RefusedFork)
+			}
+			continue
+		}
+		next.add(seq, edge.LeafData(b.Blind(seq), line))
+	}
+	if h.Size > size {
+		if next.root(h.Size) != h.Root {
+			return refuse(wire.RefusedFork)
+		}
+		l.tree = next
+		for _, line := range b.Lines[size-b.First:] {
+			l.lines = append(l.lines, string(line))
+		}
+		if l.head, err = wire.Cosign([]byte(b.Head), time.Now(), server); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+	return &wire.Receipt{Epoch: b.Epoch, Size: uint64(len(l.lines)), Head: string(l.head)}
+}
+
+// network is broker and server behind a line with faults. Everything it does
+// follows from its random source.
+type network struct {
+	mu        sync.Mutex
+	rnd       *rand.Rand
+	r         *receiver
+	up        bool
+	life      int
+	loss, dup float64
+	latency   func() time.Duration
+	receipts  func(string, []byte)
+	onConnect []func(context.Context)
+	hole      bool // messages are taken and go nowhere
+}
+
+func (n *network) Subscribe(_ string, f func(string, []byte)) { n.receipts = f }
+func (n *network) OnConnect(f func(context.Context))          { n.onConnect = append(n.onConnect, f) }
+func (n *network) Connected() bool                            { n.mu.Lock(); defer n.mu.Unlock(); return n.up }
+func (n *network) connect(up bool) {
+	n.mu.Lock()
+	n.up = up
+	n.life++
+	n.mu.Unlock()
+	if up {
+		for _, f := range n.onConnect {
+			f(context.Background())
+		}
+	}
+}
+
+func (n *network) Publish(_ context.Context, topic string, payload []byte, _ bool) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !n.up {
+		return errors.New("offline")
+	}
+	if n.hole || n.rnd.Float64() < n.loss {
+		return nil
+	}
+	for range 1 + btoi(n.rnd.Float64() < n.dup) {
+		time.AfterFunc(n.latency(), func() { n.arrive(topic, payload) })
+	}
+	return nil
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func (n *network) arrive(topic string, payload []byte) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	_, _, c, err := wire.ParseTopic(topic)
+	if err != nil {
+		n.r.t.Error(err)
+	}
+	switch c {
+	case wire.Alerts:
+		var a wire.AlertMessage
+		if err := wire.Decode(payload, &a); err != nil {
+			n.r.t.Error(err)
+		}
+		n.r.alerts = append(n.r.alerts, a)
+		return
+	case wire.Status:
+		var m wire.StatusMessage
+		if err := wire.Decode(payload, &m); err != nil {
+			n.r.t.Error(err)
+		}
+		n.r.status = append(n.r.status, m)
+		return
+	}
+	b, err := n.r.journal(payload).Encode()
+	if err != nil {
+		n.r.t.Error(err)
+	}
+	life := n.life
+	if n.rnd.Float64() < n.loss {
+		return
+	}
+	for range 1 + btoi(n.rnd.Float64() < n.dup) {
+		time.AfterFunc(n.latency(), func() {
+			n.mu.Lock()
+			same := n.up && n.life == life
+			n.mu.Unlock()
+			if same {
+				n.receipts("", b)
+			}
+		})
+	}
+}
+
+func newNetwork(t *testing.T, seed uint64) *network {
+	n := &network{rnd: rand.New(rand.NewPCG(seed, 1)), r: &receiver{t: t, logs: map[edge.Epoch]*stored{}}}
+	n.latency = func() time.Duration { return time.Duration(n.rnd.IntN(50)+1) * time.Millisecond }
+	return n
+}
+
+func start(t *testing.T, cfg Config, m *memory, n *network) *Uplink {
+	t.Helper()
+	cfg.Community, cfg.Site, cfg.Gate, cfg.Device, cfg.Trust = "c", "s", "g", device, trust
+	u, err := New(cfg, m, n, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- u.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("Run ended with %v", err)
+		}
+	})
+	return u
+}
+
+func check(t *testing.T, m *memory, n *network) {
+	t.Helper()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	l := n.r.logs[m.Epoch()]
+	if l == nil || len(l.lines) != len(m.lines) || m.Acked() != m.Size() {
+		t.Fatalf("the server has %+v entries, the journal %d, %d of them acknowledged", l, m.Size(), m.Acked())
+	}
+	for i, line := range m.lines {
+		if l.lines[i] != string(line) {
+			t.Fatalf("entry %d differs", i)
+		}
+	}
+}
+
+func line(i int) string { return fmt.Sprintf(`{"v":1,"kind":"start","t":%d}`, i) }
+
+func TestTrickleHasItsReceiptWithinASecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, n := newMemory(7), newNetwork(t, 1)
+		u := start(t, Config{}, m, n)
+		n.connect(true)
+		for i := range 50 {
+			m.append(line(i))
+			time.Sleep(time.Second)
+			if m.Acked() != m.Size() {
+				t.Fatalf("entry %d has no receipt after a second: %+v", i, u.Status())
+			}
+		}
+		check(t, m, n)
+		if s := u.Status(); s.Backlog() != 0 || s.Error != "" || !s.Connected {
+			t.Errorf("status %+v", s)
+		}
+	})
+}
+
+// Random faults: loss, duplicates, reordering by latency, drops of the connection,
+// black holes. One seed is one run.
+func TestNothingIsLostOrDoubled(t *testing.T) {
+	for seed := range uint64(*seeds) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				rnd := rand.New(rand.NewPCG(seed, 2))
+				m, n := newMemory(7), newNetwork(t, seed)
+				n.loss, n.dup = rnd.Float64()*0.2, rnd.Float64()*0.2
+				slowest := []time.Duration{50 * time.Millisecond, time.Second, 60 * time.Second}[rnd.IntN(3)]
+				n.latency = func() time.Duration { return time.Duration(n.rnd.Int64N(int64(slowest))) + time.Millisecond }
+				start(t, Config{Entries: 1 + rnd.IntN(400), Bytes: 2000 + rnd.IntN(20000), Window: 1 + rnd.IntN(8)}, m, n)
+				for i := range 300 {
+					switch rnd.IntN(10) {
+					case 0:
+						n.connect(false)
+					case 1, 2:
+						n.connect(true)
+					case 3:
+						n.mu.Lock()
+						n.hole = !n.hole
+						n.mu.Unlock()
+					default:
+						for k := range rnd.IntN(40) {
+							m.append(line(i*100 + k))
+						}
+					}
+					time.Sleep(time.Duration(rnd.IntN(20_000)) * time.Millisecond)
+				}
+				n.mu.Lock()
+				n.hole, n.loss = false, 0
+				n.mu.Unlock()
+				n.connect(true)
+				time.Sleep(2 * time.Hour)
+				check(t, m, n)
+			})
+		})
+	}
+}
+
+func TestBlackHoleThenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, n := newMemory(7), newNetwork(t, 3)
+		u := start(t, Config{}, m, n)
+		n.connect(true)
+		n.hole = true
+		for i := range 5000 {
+			m.append(line(i))
+		}
+		time.Sleep(10 * 24 * time.Hour)
+		if s := u.Status(); s.Backlog() != 5000 || s.Error == "" {
+			t.Errorf("status %+v", s)
+		}
+		n.mu.Lock()
+		n.hole = false
+		n.mu.Unlock()
+		time.Sleep(11 * time.Minute)
+		check(t, m, n)
+	})
+}
+
+func TestReceiptOfSomebodyElseMovesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, n := newMemory(7), newNetwork(t, 4)
+		u := start(t, Config{}, m, n)
+		n.connect(true)
+		n.hole = true
+		m.append(line(1))
+		time.Sleep(time.Second)
+		h, err := m.HeadAt(t.Context(), 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		forged, err := wire.Cosign(h.Note, time.Now(), newKey(server.name, 9))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, head := range []string{string(h.Note), string(forged)} {
+			b, err := (&wire.Receipt{Epoch: 7, Size: 1, Head: head}).Encode()
+			if err != nil {
+				t.Fatal(err)
+			}
+			n.receipts("", b)
+			synctest.Wait()
+			if m.Acked() != 0 || !strings.Contains(u.Status().Error, "not accepted") {
+				t.Errorf("status %+v", u.Status())
+			}
+		}
+		x := &wire.Receipt{Epoch: 7, Refusal: &wire.Refusal{Code: wire.RefusedFork, Text: "leave"}}
+		if err := x.SignRefusal("s", "g", newKey(server.name, 9)); err != nil {
+			t.Fatal(err)
+		}
+		b, err := x.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.receipts("", b)
+		synctest.Wait()
+		if !strings.Contains(u.Status().Error, "not signed") {
+			t.Errorf("status %+v", u.Status())
+		}
+	})
+}
+
+// A gate whose medium was restored from an old image.
+func TestRollbackStartsANewEpoch(t *testing.T) {
+	for _, more := range []int{0, 3} {
+		synctest.Test(t, func(t *testing.T) {
+			n := newNetwork(t, 5)
+			l := &stored{}
+			n.r.logs[7] = l
+			old := newMemory(7)
+			for i := range 20 {
+				old.append(line(i))
+				l.lines = append(l.lines, line(i))
+			}
+			h, err := old.HeadAt(t.Context(), 20)
+			if err != nil {
+				t.Fatal(err)
+			}
+			l.tree = old.tree
+			if l.head, err = wire.Cosign(h.Note, time.Now(), server); err != nil {
+				t.Fatal(err)
+			}
+			m := newMemory(7)
+			for i := range 10 {
+				m.append(line(i))
+			}
+			m.acked = 9
+			for i := range more {
+				m.append(line(1000 + i))
+			}
+			forks := 0
+			start(t, Config{Fork: func(_ context.Context, r *wire.Receipt) error {
+				forks++
+				m.fork(10)
+				return nil
+			}}, m, n)
+			n.connect(true)
+			time.Sleep(time.Minute)
+			if forks != 1 || m.Epoch() != 8 {
+				t.Fatalf("%d forks, epoch %v", forks, m.Epoch())
+			}
+			m.append(line(2000))
+			time.Sleep(time.Minute)
+			check(t, m, n)
+			if len(l.lines) != 20 {
+				t.Errorf("the old epoch has %d entries", len(l.lines))
+			}
+		})
+	}
+}
+
+func TestServerThatLostEntriesGetsThemAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, n := newMemory(7), newNetwork(t, 6)
+		start(t, Config{}, m, n)
+		n.connect(true)
+		for i := range 3000 {
+			m.append(line(i))
+		}
+		time.Sleep(time.Minute)
+		check(t, m, n)
+		n.mu.Lock()
+		n.r.logs = map[edge.Epoch]*stored{}
+		n.mu.Unlock()
+		m.append(line(3000))
+		time.Sleep(time.Minute)
+		check(t, m, n)
+	})
+}
+
+func TestSurvivorsOfAPurgedBlock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, n := newMemory(7), newNetwork(t, 7)
+		for i := range 300 {
+			m.append(line(i))
+		}
+		for seq := uint64(100); seq < 256; seq++ {
+			m.blinds[seq] = m.blind(seq)
+		}
+		l := &stored{}
+		for i := range 100 {
+			l.lines = append(l.lines, line(i))
+			l.tree.add(uint64(i), edge.LeafData(m.blind(uint64(i)), []byte(line(i))))
+		}
+		n.r.logs[7], m.acked = l, 100
+		start(t, Config{}, m, n)
+		n.connect(true)
+		time.Sleep(time.Minute)
+		check(t, m, n)
+	})
+}
+
+func TestAlertsDoNotWaitForTheBacklog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, n := newMemory(7), newNetwork(t, 8)
+		// A link that takes hours for the backlog.
+		start(t, Config{Metered: Metered{Rate: 1, Burst: 1}, Entries: 100}, m, n)
+		for i := range 5000 {
+			m.append(line(i))
+		}
+		m.append(`{"v":1,"kind":"alert","t":1,"data":{"alert":"tamper"}}`)
+		n.connect(true)
+		time.Sleep(3 * time.Second)
+		n.mu.Lock()
+		if len(n.r.alerts) != 1 || n.r.alerts[0].Code != "tamper" || n.r.alerts[0].Seq != 5000 {
+			t.Errorf("alerts %+v", n.r.alerts)
+		}
+		n.mu.Unlock()
+		if m.Acked() > 200 {
+			t.Errorf("%d entries acknowledged: the link is too fast for this test", m.Acked())
+		}
+		// Said again after a reconnection, until its entry is receipted.
+		n.connect(false)
+		n.connect(true)
+		time.Sleep(3 * time.Second)
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		if len(n.r.alerts) != 2 {
+			t.Errorf("%d alerts", len(n.r.alerts))
+		}
+	})
+}
+
+func TestMeteredRateAndQuietHours(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := clock.NewFake(time.Date(2026, 1, 1, 22, 0, 0, 0, time.UTC), 0)
+		m, n := newMemory(7), newNetwork(t, 9)
+		start(t, Config{Metered: Metered{Rate: 10, Burst: 100, QuietFrom: 23 * 60, QuietTo: 6 * 60, Clock: c}}, m, n)
+		n.connect(true)
+		seen := 0
+		for minute := range 10 * 60 {
+			m.append(line(minute))
+			time.Sleep(time.Minute)
+			c.Advance(time.Minute)
+			n.mu.Lock()
+			now := n.r.bytes
+			n.mu.Unlock()
+			if quiet := minute > 62 && minute < 8*60-2; quiet && now != seen {
+				t.Fatalf("minute %d: sent in the quiet hours", minute)
+			}
+			if most := 100 + (minute+1)*600 + 20000; now > most {
+				t.Fatalf("minute %d: %d bytes, at most %d", minute, now, most)
+			}
+			seen = now
+		}
+		time.Sleep(time.Hour)
+		check(t, m, n)
+	})
+}
+
+func TestStatusHasANewNonceNowAndThen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, n := newMemory(7), newNetwork(t, 10)
+		u := start(t, Config{Status: func() wire.StatusMessage { return wire.StatusMessage{Version: "v9"} }}, m, n)
+		n.connect(true)
+		time.Sleep(6 * time.Minute)
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		s := n.r.status
+		if len(s) != 2 || s[0].Nonce == s[1].Nonce || s[0].Version != "v9" || !s[0].Online {
+			t.Fatalf("statuses %+v", s)
+		}
+		if cur, prev := u.Nonces(); cur != s[1].Nonce || prev != s[0].Nonce {
+			t.Errorf("nonces %s %s", cur, prev)
+		}
+		if _, err := note.NewVerifier(s[0].Key); err != nil {
+			t.Errorf("key %q: %v", s[0].Key, err)
+		}
+	})
+}
