@@ -3,6 +3,7 @@ package sim
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"sync"
@@ -86,10 +87,12 @@ func (t *Thermal) Look() (object, ambient device.Celsius) {
 	return device.Celsius(t.sees(time.Now()) + t.noise*t.rng.NormFloat64()), device.Celsius(t.room + t.inside + t.noise/4*t.rng.NormFloat64())
 }
 
-// GYMCU90614 emulates that module on a serial line: ten frames in a second.
-type GYMCU90614 struct {
+// SerialThermometer emulates an infrared module on a serial line: ten samples
+// in a second.
+type SerialThermometer struct {
 	line  *Serial
 	scene *Thermal
+	frame func(object, ambient device.Celsius) []byte
 
 	mu     sync.Mutex
 	faults Faults
@@ -97,85 +100,122 @@ type GYMCU90614 struct {
 	rng    *rand.Rand
 }
 
-// GYMCU90614Period is the time between two frames.
-const GYMCU90614Period = 100 * time.Millisecond
+// SerialThermometerPeriod is the time between two samples.
+const SerialThermometerPeriod = 100 * time.Millisecond
 
-// NewGYMCU90614 emulates a module that looks at a scene.
-func NewGYMCU90614(line *Serial, scene *Thermal, seed uint64) *GYMCU90614 {
-	return &GYMCU90614{line: line, scene: scene, rng: rand.New(rand.NewPCG(seed, 4))}
+// NewGYMCU90614 emulates that module, looking at a scene.
+func NewGYMCU90614(line *Serial, scene *Thermal, seed uint64) *SerialThermometer {
+	return &SerialThermometer{line: line, scene: scene, frame: frameGYMCU90614, rng: rand.New(rand.NewPCG(seed, 4))}
+}
+
+// NewSerialThermometer emulates the module that a driver of package serialtemp
+// is named after.
+func NewSerialThermometer(driver string, line *Serial, scene *Thermal, seed uint64) (*SerialThermometer, error) {
+	t := NewGYMCU90614(line, scene, seed)
+	switch driver {
+	case "gy-mcu90614":
+	case "cjmcu-90614":
+		t.frame = frameCJMCU90614
+	case "gy-614v":
+		t.frame = frameGY614V
+	case "tn9":
+		t.frame = frameTN9
+	default:
+		return nil, fmt.Errorf("no serial thermometer is called %q", driver)
+	}
+	return t, nil
+}
+
+func frameGYMCU90614(object, ambient device.Celsius) []byte {
+	return sum(appendCenti([]byte{0x5A, 0x5A, 0x45, 0x04}, object, ambient), 0)
+}
+
+func frameCJMCU90614(object, ambient device.Celsius) []byte {
+	return sum(appendCenti([]byte{0x66, 0x66, 0x01, 0x04}, object, ambient), 4)
+}
+
+func frameGY614V(object, ambient device.Celsius) []byte {
+	return sum(appendCenti([]byte{0xA4, 0x03, 0x07, 0x07, 0x5F}, object, ambient, object), 0)
+}
+
+func frameTN9(object, ambient device.Celsius) []byte {
+	item := func(kind byte, c device.Celsius) []byte {
+		return append(sum(binary.BigEndian.AppendUint16([]byte{kind}, uint16(math.Round((float64(c)+273.15)*16))), 0), 0x0D)
+	}
+	return append(item(0x66, ambient), item(0x4C, object)...)
+}
+
+func appendCenti(to []byte, values ...device.Celsius) []byte {
+	for _, v := range values {
+		to = binary.BigEndian.AppendUint16(to, uint16(int16(math.Round(float64(v)*100))))
+	}
+	return to
+}
+
+func sum(f []byte, from int) []byte {
+	var sum byte
+	for _, b := range f[from:] {
+		sum += b
+	}
+	return append(f, sum)
 }
 
 // SetFaults changes what goes wrong from now on.
-func (g *GYMCU90614) SetFaults(f Faults) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.faults = f
+func (t *SerialThermometer) SetFaults(f Faults) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.faults = f
 }
 
 // SetStuck makes the module repeat its next frame for ever.
-func (g *GYMCU90614) SetStuck(stuck bool) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.stuck = nil
+func (t *SerialThermometer) SetStuck(stuck bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.stuck = nil
 	if stuck {
-		g.stuck = g.frame()
+		t.stuck = t.frame(t.scene.Look())
 	}
 }
 
 // Run sends until the context ends. An unplugged line loses what is sent.
-func (g *GYMCU90614) Run(ctx context.Context) error {
-	tick := time.NewTicker(GYMCU90614Period)
+func (t *SerialThermometer) Run(ctx context.Context) error {
+	tick := time.NewTicker(SerialThermometerPeriod)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			if b := g.next(); b != nil {
-				_, _ = g.line.Write(b)
+			if b := t.next(); b != nil {
+				_, _ = t.line.Write(b)
 			}
 		}
 	}
 }
 
-func (g *GYMCU90614) frame() []byte {
-	object, ambient := g.scene.Look()
-	f := []byte{0x5A, 0x5A, 0x45, 0x04}
-	f = binary.BigEndian.AppendUint16(f, centi(object))
-	f = binary.BigEndian.AppendUint16(f, centi(ambient))
-	var sum byte
-	for _, b := range f {
-		sum += b
-	}
-	return append(f, sum)
-}
-
 // next is what goes over the line this time, faults and all.
-func (g *GYMCU90614) next() []byte {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.faults.Silent {
+func (t *SerialThermometer) next() []byte {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.faults.Silent {
 		return nil
 	}
-	f := g.stuck
-	if f == nil {
-		f = g.frame()
+	f := append([]byte(nil), t.stuck...)
+	if t.stuck == nil {
+		f = t.frame(t.scene.Look())
 	}
-	f = append([]byte(nil), f...)
-	if g.rng.Float64() < g.faults.Checksum {
-		f[4+g.rng.IntN(4)] ^= 1 << g.rng.IntN(8)
+	if t.rng.Float64() < t.faults.Checksum {
+		f[len(f)-2-t.rng.IntN(2)] ^= 1 << t.rng.IntN(8)
 	}
-	if g.rng.Float64() < g.faults.Half {
-		f = f[:1+g.rng.IntN(len(f)-1)]
+	if t.rng.Float64() < t.faults.Half {
+		f = f[:1+t.rng.IntN(len(f)-1)]
 	}
-	if g.rng.Float64() < g.faults.Noise {
-		noise := make([]byte, 1+g.rng.IntN(20))
+	if t.rng.Float64() < t.faults.Noise {
+		noise := make([]byte, 1+t.rng.IntN(20))
 		for i := range noise {
-			noise[i] = byte(g.rng.Uint32())
+			noise[i] = byte(t.rng.Uint32())
 		}
 		f = append(noise, f...)
 	}
 	return f
 }
-
-func centi(c device.Celsius) uint16 { return uint16(int16(math.Round(float64(c) * 100))) }
