@@ -144,7 +144,7 @@ func TestScreenshots(t *testing.T) {
 	}{{"tablet", 1280, 800}, {"phone", 390, 844}, {"kiosk", 800, 480}} {
 		for _, lang := range []string{"zh-Hans", "en"} {
 			for _, theme := range []string{"light", "dark"} {
-				for page, path := range map[string]string{"lanes": "/", "passes": "/passes?name=x", "devices": "/devices", "display": "/display/east-in", "journal": "/journal", "entry": "/journal/1", "enter": "/enter"} {
+				for page, path := range map[string]string{"lanes": "/", "passes": "/passes?name=x", "devices": "/devices", "display": "/display/east-in", "journal": "/journal", "entry": "/journal/1", "rules": "/rules", "enter": "/enter"} {
 					run(t, ctx, page, chromedp.EmulateViewport(size.w, size.h), chromedp.Navigate(base+"/?lang="+lang), chromedp.Navigate(base+path))
 					get(t, ctx, "theme", chromedp.Evaluate[string](fmt.Sprintf("document.documentElement.dataset.theme = %q", theme)))
 					wide := get(t, ctx, "width", chromedp.Evaluate[bool](`document.documentElement.scrollWidth > innerWidth + 1`))

@@ -69,6 +69,7 @@ type Deps struct {
 	Text    *text.Catalogue
 	Sync    func() edge.SyncStatus // nil = the gate stands alone
 	Devices func() []edge.DeviceHealth
+	Rules   func() Rules // what is in force; nil = the page says nothing
 	// Record journals that somebody has logged in or looked at personal data;
 	// what was looked at is shown only once it is recorded. nil = not recorded.
 	Record func(ctx context.Context, k edge.Kind, actor string, data any) error
@@ -96,11 +97,12 @@ type Console struct {
 
 	mu       sync.Mutex
 	watchers int
+	pieces   map[string]piece
 }
 
 // New opens the console's port.
 func New(cfg Config, deps Deps) (*Console, error) {
-	c := &Console{cfg: cfg, deps: deps}
+	c := &Console{cfg: cfg, deps: deps, pieces: map[string]piece{}}
 	if len(c.cfg.Languages) == 0 {
 		c.cfg.Languages = []string{"zh-Hans", "en"}
 	}
@@ -178,6 +180,7 @@ func (c *Console) routes() []route {
 		{"GET /journal", guard, c.journal},
 		{"GET /journal/{seq}", guard, c.entry},
 		{"GET /devices", guard, c.devices},
+		{"GET /rules", public, c.rules},
 		{"GET /display/{lane}", public, c.display},
 		{"GET /display/{lane}/live", public, c.displayLive},
 		{"GET /assets/{name}", public, c.asset},
@@ -370,16 +373,18 @@ func (c *Console) live(w http.ResponseWriter, r *http.Request) {
 	}
 	defer s.close()
 	p := c.deps.Text.For(c.lang(r))
-	lane := func(v edge.LaneView) error { return s.html("lane", v.Lane, v.Version, "panel", newPanel(p, v)) }
+	lane := func(v edge.LaneView) error {
+		return s.html("lane", v.Lane, v.Version, "panel", func() any { return newPanel(p, v) })
+	}
 	views := c.deps.Lanes.Watch(r.Context())
 	size := c.deps.Journal.Size()
 	ticked := func() error {
-		if err := s.html("status", "", 0, "status", c.status(p)); err != nil {
+		if err := s.html("status", "", 0, "status", func() any { return c.status(p) }); err != nil {
 			return err
 		}
 		if now := c.deps.Journal.Size(); now != size {
 			size = now
-			return s.html("entries", "", 0, "entries", c.entries(r.Context(), p))
+			return s.html("entries", "", now, "entries", func() any { return c.entries(context.WithoutCancel(r.Context()), p) })
 		}
 		return nil
 	}

@@ -581,6 +581,52 @@ func TestLive(t *testing.T) {
 	})
 }
 
+// What is sent again is never an older view, nor in another language.
+func TestPieces(t *testing.T) {
+	c := newConsole(t, newStreet())
+	get := func(lang string, version uint64, data []line) string {
+		t.Helper()
+		b, err := c.piece(lang, "entries", "", version, "entries", func() any { return data })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	one := get("en", 1, []line{{What: "first"}})
+	if got := get("en", 1, []line{{What: "not asked for"}}); got != one || !strings.Contains(one, "first") {
+		t.Errorf("%s", got)
+	}
+	if got := get("en", 2, []line{{What: "second"}}); !strings.Contains(got, "second") {
+		t.Errorf("%s", got)
+	}
+	if got := get("zh-Hans", 2, nil); !strings.Contains(got, "还没有记录") {
+		t.Errorf("%s", got)
+	}
+	c.pieces["en\x00entries\x00"] = piece{2, time.Now().Add(-fresh), []byte("stale")}
+	if got := get("en", 2, []line{{What: "third"}}); !strings.Contains(got, "third") {
+		t.Errorf("%s", got)
+	}
+}
+
+func TestRules(t *testing.T) {
+	c := newConsole(t, newStreet())
+	c.deps.Rules = func() Rules {
+		return Rules{Title: "封闭管理", Hash: "sha256:0123456789abcdef", List: []Rule{
+			{ID: "quota", Title: "x", Outcome: edge.Deny, Direction: "out", Category: "resident", By: "街道防疫办", Basis: "2022-17", Until: time.Unix(1650000000, 0)},
+			{ID: "own.rule", Title: "The site's own words", Outcome: edge.Refer},
+			{ID: "protect.medical", Kind: "protect", Outcome: edge.Refer}}}
+	}
+	body := c.request("GET", "/rules", nil, "").Body.String()
+	at := -1
+	for _, want := range []string{"封闭管理", "sha256:0123456789abcdef", "紧急就医，不得拒绝", "该户这两天已经外出过", "出 · 居民", "街道防疫办", "2022-17", "2022-04-15", "The site&#39;s own words"} {
+		i := strings.Index(body, want)
+		if i < 0 || i < at {
+			t.Errorf("%q at %d, after %d", want, i, at)
+		}
+		at = max(at, i)
+	}
+}
+
 func TestTooManyWatchers(t *testing.T) {
 	c := newConsole(t, newStreet())
 	c.watchers = maxWatchers
@@ -623,12 +669,13 @@ func BenchmarkWatchers(b *testing.B) {
 	s := newStreet()
 	c := newConsole(b, s)
 	p := c.deps.Text.For("zh-Hans")
-	st := &stream{c: c, page: c.pages["zh-Hans"], w: discard{}, rc: http.NewResponseController(discard{})}
+	st := &stream{c: c, lang: "zh-Hans", w: discard{}, rc: http.NewResponseController(discard{})}
 	v := referred()
 	b.ReportAllocs()
 	for b.Loop() {
+		v.Version++
 		for range 50 {
-			if err := st.html("lane", v.Lane, v.Version, "panel", newPanel(p, v)); err != nil {
+			if err := st.html("lane", v.Lane, v.Version, "panel", func() any { return newPanel(p, v) }); err != nil {
 				b.Fatal(err)
 			}
 		}

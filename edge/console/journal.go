@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"gatehouse/edge"
 )
@@ -135,6 +136,7 @@ func (c *Console) entry(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	l.Time = time.UnixMilli(e.Stamp.Time).In(c.cfg.Location).Format("2006-01-02 15:04:05")
 	data["Line"], data["Entry"], data["Raw"] = l, e, string(stored.Line)
 	if e.Of >= 0 {
 		data["Of"] = e.Of

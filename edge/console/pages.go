@@ -129,6 +129,62 @@ func (c *Console) devices(w http.ResponseWriter, r *http.Request) {
 	c.render(w, r, "devices.html", data)
 }
 
+// Rules are the policy in force, for everybody on the gate's network.
+type Rules struct {
+	Title, Hash string
+	List        []Rule
+}
+
+// Rule is one of them: what it orders, where, on whose word, until when.
+type Rule struct {
+	ID, Title, Kind           string // Kind is "protect" for what may never be refused
+	Outcome                   edge.Outcome
+	Area, Category, Direction string // empty = all
+	Slot                      string // daily hours, empty = always
+	By, Basis                 string // who ordered it, and on what ground
+	Until                     time.Time
+}
+
+// rules shows what is in force in plain words, protections first.
+func (c *Console) rules(w http.ResponseWriter, r *http.Request) {
+	p := c.deps.Text.For(c.lang(r))
+	type row struct {
+		Rule
+		What, Where, End string
+		Protect          bool
+	}
+	var in Rules
+	if c.deps.Rules != nil {
+		in = c.deps.Rules()
+	}
+	var protect, others []row
+	for _, x := range in.List {
+		v := row{Rule: x, Protect: x.Kind == "protect", What: p.T("outcome." + string(x.Outcome))}
+		// The sentence of the reason, where there is one; else the policy's own title.
+		if p.Has("reason." + x.ID) {
+			v.Title = p.T("reason." + x.ID)
+		}
+		direction := ""
+		if x.Direction != "" {
+			direction = word(p, "direction.", x.Direction)
+		}
+		category := ""
+		if x.Category != "" {
+			category = word(p, "category.", x.Category)
+		}
+		v.Where = strings.Join(clean(x.Area, direction, category, x.Slot), " · ")
+		if !x.Until.IsZero() {
+			v.End = x.Until.In(c.cfg.Location).Format("2006-01-02 15:04")
+		}
+		if v.Protect {
+			protect = append(protect, v)
+		} else {
+			others = append(others, v)
+		}
+	}
+	c.render(w, r, "rules.html", map[string]any{"Rules": in, "List": append(protect, others...)})
+}
+
 // words is what a display shows, in one language.
 type words struct {
 	Lang, Dir, Text string

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"html/template"
 	"net/http"
 	"time"
 )
@@ -15,8 +14,20 @@ type stream struct {
 	c    *Console
 	w    http.ResponseWriter
 	rc   *http.ResponseController
-	page *template.Template
+	lang string
 }
+
+// piece is a part of a page as it was last made. Fifty tablets that watch one
+// lane get the same bytes: made once, sent fifty times.
+type piece struct {
+	version uint64
+	made    time.Time
+	event   []byte
+}
+
+// fresh is how long a piece may be handed out again: a countdown in it would
+// be wrong by as much.
+const fresh = 200 * time.Millisecond
 
 // stream begins a stream of server-sent events, or refuses it and is nil.
 func (c *Console) stream(w http.ResponseWriter, r *http.Request) *stream {
@@ -30,7 +41,7 @@ func (c *Console) stream(w http.ResponseWriter, r *http.Request) *stream {
 		http.Error(w, c.say(r, "console.too_many"), http.StatusServiceUnavailable)
 		return nil
 	}
-	s := &stream{c: c, w: w, rc: http.NewResponseController(w), page: c.pages[c.lang(r)]}
+	s := &stream{c: c, w: w, rc: http.NewResponseController(w), lang: c.lang(r)}
 	w.Header().Set("Content-Type", "text/event-stream")
 	// The server's limits on a request are for requests that end.
 	_ = s.rc.SetReadDeadline(time.Time{})
@@ -45,26 +56,53 @@ func (s *stream) close() {
 
 // send writes one event.
 func (s *stream) send(event string, v any) error {
-	b, err := json.Marshal(v)
+	b, err := encode(event, v)
 	if err != nil {
 		return err
 	}
+	return s.write(b)
+}
+
+func encode(event string, v any) ([]byte, error) {
+	b, err := json.Marshal(v)
+	return fmt.Appendf(nil, "event: %s\ndata: %s\n\n", event, b), err
+}
+
+func (s *stream) write(event []byte) error {
 	if err := s.rc.SetWriteDeadline(time.Now().Add(5 * time.Second)); err != nil {
 		return err
 	}
-	if _, err := fmt.Fprintf(s.w, "event: %s\ndata: %s\n\n", event, b); err != nil {
+	if _, err := s.w.Write(event); err != nil {
 		return err
 	}
 	return s.rc.Flush()
 }
 
-// html sends a piece of the page. Of two versions of one piece the browser
-// keeps the later.
-func (s *stream) html(event, id string, version uint64, name string, data any) error {
-	var b bytes.Buffer
-	if err := s.page.ExecuteTemplate(&b, name, data); err != nil {
+// html sends a part of the page: the template name with what data gives.
+func (s *stream) html(event, id string, version uint64, name string, data func() any) error {
+	b, err := s.c.piece(s.lang, event, id, version, name, data)
+	if err != nil {
 		s.c.deps.Log.Warn("cannot show a part of a page", "part", name, "err", err)
 		return err
 	}
-	return s.send(event, map[string]any{"id": id, "version": version, "html": b.String()})
+	return s.write(b)
+}
+
+func (c *Console) piece(lang, event, id string, version uint64, name string, data func() any) ([]byte, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	key := lang + "\x00" + event + "\x00" + id
+	if p, ok := c.pieces[key]; ok && p.version == version && time.Since(p.made) < fresh {
+		return p.event, nil
+	}
+	var b bytes.Buffer
+	if err := c.pages[lang].ExecuteTemplate(&b, name, data()); err != nil {
+		return nil, err
+	}
+	e, err := encode(event, map[string]any{"id": id, "version": version, "html": b.String()})
+	if err != nil {
+		return nil, err
+	}
+	c.pieces[key] = piece{version, time.Now(), e}
+	return e, nil
 }
