@@ -16,7 +16,7 @@ const (
 
 const (
 	windowMost   = 24              // samples that a plateau may rest on
-	windowAge    = 2 * time.Second // and how old they may be
+	windowAge    = 3 * time.Second // and how old they may be; a slow sensor gives two in a second
 	freshGap     = time.Second     // a longer pause between samples begins a new window
 	leftFor      = 250 * time.Millisecond
 	leftShare    = 0.3              // of the way from the background to the warmest of this person
@@ -141,10 +141,11 @@ func (p *Pipeline) Stuck() bool {
 	return p.started && p.last.At.Sub(p.sameSince) >= limit
 }
 
-// Reading is the plateau of the person who stands there: QualityOK,
-// QualityInvalid or QualityUnusable; false while there is none.
-func (p *Pipeline) Reading() (device.Temperature, bool) {
-	raw, samples, ok := p.plateau()
+// Reading is the plateau of the person who stands there, of samples that came
+// after a time: QualityOK, QualityInvalid or QualityUnusable; false while there
+// is none.
+func (p *Pipeline) Reading(after time.Time) (device.Temperature, bool) {
+	raw, samples, ok := p.plateau(after)
 	if !ok {
 		return device.Temperature{}, false
 	}
@@ -165,7 +166,7 @@ func (p *Pipeline) Reading() (device.Temperature, bool) {
 // plateau looks for the longest run of samples, up to the present, that is long
 // enough, narrow enough and level enough. Its height is the median of the top
 // three: dips come from hair, glasses and a moving head, peaks from nothing.
-func (p *Pipeline) plateau() (raw device.Celsius, samples int, ok bool) {
+func (p *Pipeline) plateau(after time.Time) (raw device.Celsius, samples int, ok bool) {
 	if !p.present || p.n < p.c.MinSamples {
 		return 0, 0, false
 	}
@@ -182,6 +183,9 @@ func (p *Pipeline) plateau() (raw device.Celsius, samples int, ok bool) {
 		t, y := s.At.Sub(end).Seconds(), float64(s.Object)
 		lo, hi = min(lo, y), max(hi, y)
 		if hi-lo > p.c.MaxRange+slack || -t > windowAge.Seconds() {
+			break
+		}
+		if !s.At.After(after) {
 			break
 		}
 		if y > top[0] {

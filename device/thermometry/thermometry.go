@@ -6,15 +6,16 @@
 //   - Somebody is there: the sensor sees what is warmer than the background by a
 //     jump, or a ranger says so. The background is followed slowly, and begins
 //     with the sensor's own temperature.
-//   - At least five fresh samples of that person within two seconds, with a range
-//     of at most 0.3 degC and a slope of at most 0.2 degC/s. The reading is the
-//     median of the top three of them.
+//   - At least five fresh samples of that person within three seconds, with a
+//     range of at most 0.3 degC and a slope of at most 0.2 degC/s. The reading is
+//     the median of the top three of them.
 //   - Skin between 30 and 42 degC. Outside is invalid, never normal.
 //
 // One person is read once; the next reading waits until that person has left and
 // somebody has come, unless the caller asks for the same person again. At ten
 // samples in a second a reading is there 0.6 to 1 s after somebody stepped up,
-// and at once when that person stood there already.
+// and at once when that person stood there already. A second reading of the same
+// person rests on samples of its own.
 //
 // # A number is not a fever
 //
@@ -210,6 +211,10 @@ func (t *Thermometer) Measure(ctx context.Context, m device.Measurement) (device
 	var invalid device.Temperature
 	var invalidSince time.Time
 	seen := uint64(0)
+	var after time.Time // a second reading rests on new samples
+	if m.SamePerson {
+		after = time.Now()
+	}
 	for {
 		t.mu.Lock()
 		changed := t.changed
@@ -223,14 +228,14 @@ func (t *Thermometer) Measure(ctx context.Context, m device.Measurement) (device
 			return device.Temperature{Quality: device.QualityUnusable, Ambient: ambient, Profile: t.c.Profile.String(), At: time.Now()}, nil
 		}
 		here, gen := t.pipe.Present()
-		if here && (m.SamePerson || gen > t.taken) && (t.pipe.last.At.Sub(t.pipe.since) > 0 || gen != seen) {
+		if here && (m.SamePerson || gen > t.taken) {
 			if gen != seen {
 				seen, invalidSince = gen, time.Time{}
 			}
 			if best == device.QualityNobody {
 				best = device.QualityUnstable
 			}
-			r, ok := t.pipe.Reading()
+			r, ok := t.pipe.Reading(after)
 			switch {
 			case ok && r.Quality == device.QualityInvalid:
 				if invalidSince.IsZero() {
