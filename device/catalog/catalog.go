@@ -36,6 +36,8 @@ type Env struct {
 	Pins func(name string) (gpio.PinIO, error)
 	// Edges, when set, is asked for groups of input lines in place of the Bus.
 	Edges func(c bus.LinesConfig) (bus.EdgeReader, error)
+	// Inputs, when set, is asked for input devices in place of the Bus.
+	Inputs func(c bus.InputConfig) (bus.KeyReader, error)
 	// Tap, when set, is shown the bytes of serial devices, for a recording.
 	Tap func(b []byte)
 }

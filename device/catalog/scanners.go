@@ -3,6 +3,7 @@ package catalog
 import (
 	"gatehouse/device"
 	"gatehouse/device/bus"
+	"gatehouse/device/evdev"
 	"gatehouse/device/linereader"
 	"gatehouse/device/options"
 	"gatehouse/device/serialrfid"
@@ -21,6 +22,8 @@ func scanners() []Driver {
 			Options: "driver: qr\nport: /dev/serial/by-id/...\nbaud: 9600\nend: auto\nheld: 1s\n", Open: line("qr", device.FormatQR)},
 		{Name: "line", Kind: KindScanner, Doc: "readers that send lines: prefix, suffix, hex or decimal, checksum",
 			Options: "driver: line\nport: /dev/serial/by-id/...\nend: auto\nprefix: \"\"\nsuffix: \"\"\ncontent: text\nchecksum: none\nformat: line\n", Open: line("line", device.FormatLine)},
+		{Name: "hid", Kind: KindScanner, Doc: "QR, barcode and card readers that are USB keyboards",
+			Options: "driver: hid\ninput: /dev/input/by-id/...\nlayout: us\nend: auto\nformat: qr\nheld: 1s\n", Open: openHID},
 	}
 }
 
@@ -46,4 +49,12 @@ func openWiegand(env Env, name string, n options.Node) (device.Device, error) {
 		open = func(lc bus.LinesConfig) (bus.EdgeReader, error) { return env.Bus.Lines(lc) }
 	}
 	return wiegand.New(name, c, open)
+}
+
+func openHID(env Env, name string, n options.Node) (device.Device, error) {
+	open := env.Inputs
+	if open == nil {
+		open = func(c bus.InputConfig) (bus.KeyReader, error) { return env.Bus.Input(c) }
+	}
+	return evdev.New(name, n, open)
 }

@@ -162,6 +162,7 @@ type Reader struct {
 	line    int           // that it came on
 	spoiled bool          // an edge of the frame is in doubt
 	stuck   bool
+	levels  [2]gpio.Level
 
 	typed   []byte
 	lastKey time.Duration
@@ -300,7 +301,7 @@ func (r *Reader) count(n int, err error) {
 
 // checkLevels finds a line that is held low after a frame.
 func (r *Reader) checkLevels() error {
-	var levels [2]gpio.Level
+	levels := &r.levels
 	if err := r.edges.Levels(levels[:]); err != nil {
 		return nil // the next Read says so
 	}
