@@ -88,7 +88,7 @@ func (e *Envelope) Sign(s edge.Signer) error {
 func (e *Envelope) Encode() ([]byte, error) { return json.Marshal(e) }
 
 // OpenEnvelope reads a payload and verifies it: of this type, for this site and
-// gate, signed by one of the keys for this use.
+// gate, signed by one of the keys for this use. KeyID is then the id of that key.
 func OpenEnvelope(payload []byte, typ, site, gate string, use Use, keys []ServerKey) (*Envelope, error) {
 	e := new(Envelope)
 	if err := decode(payload, e); err != nil {
@@ -105,6 +105,7 @@ func OpenEnvelope(payload []byte, typ, site, gate string, use Use, keys []Server
 			}
 			for _, u := range k.Uses {
 				if u == use && ed25519.Verify(k.Public, msg, s.Sig) {
+					e.KeyID = k.ID
 					return e, nil
 				}
 			}

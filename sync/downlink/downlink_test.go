@@ -1,0 +1,536 @@
+package downlink
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"filippo.io/age"
+
+	"gatehouse/edge"
+	"gatehouse/edge/clock"
+	"gatehouse/sync/wire"
+)
+
+type key struct {
+	name string
+	priv ed25519.PrivateKey
+}
+
+func newKey(name string, seed byte) key {
+	return key{name, ed25519.NewKeyFromSeed(bytes.Repeat([]byte{seed}, 32))}
+}
+func (k key) Name() string                    { return k.name }
+func (k key) Public() []byte                  { return k.priv.Public().(ed25519.PublicKey) }
+func (k key) Sign(msg []byte) ([]byte, error) { return ed25519.Sign(k.priv, msg), nil }
+
+// gate is everything a downlink works on, in memory, and the server beyond it.
+type gate struct {
+	t      *testing.T
+	mu     sync.Mutex
+	dir    string
+	server key
+	device *age.X25519Identity
+	site   *age.X25519Identity
+	clock  *clock.Fake
+
+	subs      map[string]func(string, []byte)
+	onConnect []func(context.Context)
+	requests  []wire.Request
+	results   []wire.Result
+
+	version  int64
+	rows     []edge.RosterRow
+	contains []edge.EntryRef
+	changes  []edge.PassChange
+	policy   string // its text; the hash is that of the text
+	peers    map[string]edge.EntryRef
+	deltas   int
+	done     []Command
+	doErr    error
+	records  []string
+	time     time.Time
+	trust    []wire.ServerKey
+}
+
+func newGate(t *testing.T) *gate {
+	g := &gate{t: t, dir: t.TempDir(), server: newKey("server", 1), clock: clock.NewFake(time.UnixMilli(1_000_000), 0), subs: map[string]func(string, []byte){}, peers: map[string]edge.EntryRef{}}
+	g.trust = []wire.ServerKey{{ID: "server", Public: g.server.Public(), Uses: []wire.Use{wire.UseReceipts, wire.UseRegistry, wire.UsePolicy, wire.UseCommands}}}
+	var err error
+	if g.device, err = age.GenerateX25519Identity(); err != nil {
+		t.Fatal(err)
+	}
+	if g.site, err = age.GenerateX25519Identity(); err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+func (g *gate) Subscribe(topic string, f func(string, []byte)) { g.subs[topic] = f }
+func (g *gate) OnConnect(f func(context.Context))              { g.onConnect = append(g.onConnect, f) }
+func (g *gate) Publish(_ context.Context, topic string, payload []byte, _ bool) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var err error
+	switch {
+	case strings.HasSuffix(topic, "/request"):
+		var q wire.Request
+		err = wire.Decode(payload, &q)
+		g.requests = append(g.requests, q)
+	case strings.HasSuffix(topic, "/result"):
+		var r wire.Result
+		err = wire.Decode(payload, &r)
+		g.results = append(g.results, r)
+	default:
+		err = errors.New("unexpected topic " + topic)
+	}
+	if err != nil {
+		g.t.Error(err)
+	}
+	return nil
+}
+
+func (g *gate) Version() int64 { return g.version }
+func (g *gate) Replace(_ context.Context, version int64, rows iter.Seq2[edge.RosterRow, error], contains []edge.EntryRef) error {
+	var all []edge.RosterRow
+	for r, err := range rows {
+		if err != nil {
+			return err
+		}
+		all = append(all, r)
+	}
+	g.rows, g.version, g.contains = all, version, contains
+	return nil
+}
+
+type registry struct{ *gate }
+
+func (g registry) Apply(_ context.Context, _ edge.EntryRef, ch edge.PassChange) error {
+	g.changes = append(g.changes, ch)
+	return nil
+}
+
+type policies struct{ *gate }
+
+func (g policies) Hash() string { return wire.HashOf([]byte(g.policy)) }
+func (g policies) Apply(_ context.Context, _ string, _ int64, src []byte) error {
+	g.policy = string(src)
+	return nil
+}
+
+func (g *gate) PeersApplied(context.Context) (out []edge.EntryRef, err error) {
+	for _, r := range g.peers {
+		out = append(out, r)
+	}
+	return out, nil
+}
+
+func (g *gate) ApplyPeer(_ context.Context, deltas []edge.PeerDelta) error {
+	for _, d := range deltas {
+		g.peers[d.Gate+d.Epoch.String()] = edge.EntryRef{Gate: d.Gate, Epoch: d.Epoch, Seq: d.Seq}
+		g.deltas += len(d.Deltas)
+	}
+	return nil
+}
+
+func (g *gate) Do(_ context.Context, c Command) (string, error) {
+	g.done = append(g.done, c)
+	return "did " + c.Name, g.doErr
+}
+
+func (g *gate) open(r io.Reader, limit int64) ([]byte, error) {
+	p, err := age.Decrypt(r, g.device)
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(io.LimitReader(p, limit))
+}
+
+// start runs a downlink until stop.
+func (g *gate) start() (stop func()) {
+	g.t.Helper()
+	d, err := New(Config{Site: "s", Gate: "g", Dir: g.dir, Trust: func() []wire.ServerKey { return g.trust },
+		SetTrust: func(k []wire.ServerKey) error { g.trust = k; return nil },
+		Nonces:   func() (string, string) { return "now", "before" }, Open: g.open, Clock: g.clock,
+		SetServer: func(t time.Time) { g.time = t },
+		Record: func(_ context.Context, k edge.Kind, data any) (edge.EntryRef, error) {
+			g.records = append(g.records, fmt.Sprint(k, " ", data))
+			return edge.EntryRef{}, nil
+		},
+		Registry: registry{g}, Policies: policies{g}, Peers: g, Commands: g}, g, slog.New(slog.DiscardHandler))
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- d.Run(ctx) }()
+	return func() {
+		cancel()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			g.t.Errorf("Run ended with %v", err)
+		}
+	}
+}
+
+func (g *gate) connect() {
+	for _, f := range g.onConnect {
+		f(context.Background())
+	}
+	synctest.Wait()
+}
+
+// say sends a signed body as the server does.
+func (g *gate) say(typ, site, gate string, c wire.Channel, body any, k edge.Signer) {
+	g.t.Helper()
+	b, err := wire.Encode(body)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	e := wire.Envelope{Type: typ, Site: site, Gate: gate, IssuedAt: time.Now().UnixMilli(), Body: b}
+	if err := e.Sign(k); err != nil {
+		g.t.Fatal(err)
+	}
+	payload, err := e.Encode()
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	topic := wire.Topic("s", "g", c)
+	g.subs[topic](topic, payload)
+	synctest.Wait()
+}
+
+func (g *gate) manifest(m wire.ManifestBody) {
+	g.t.Helper()
+	m.V = wire.Version
+	g.say(wire.TypeManifest, "s", "g", wire.Manifest, m, g.server)
+}
+
+func (g *gate) encrypt(plain []byte, to age.Recipient) []byte {
+	g.t.Helper()
+	var buf bytes.Buffer
+	w, err := age.Encrypt(&buf, to)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	_, err = w.Write(plain)
+	if err := errors.Join(err, w.Close()); err != nil {
+		g.t.Fatal(err)
+	}
+	return buf.Bytes()
+}
+
+// roster makes a registry of n passes in chunks of ten.
+func (g *gate) roster(version, n int64) (*wire.RegistryRef, map[string][]byte) {
+	g.t.Helper()
+	ref := &wire.RegistryRef{Version: version, Rows: n, Key: g.encrypt([]byte(g.site.String()), g.device.Recipient())}
+	chunks := map[string][]byte{}
+	zip, err := wire.NewCompressor(0)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	for first := int64(1); first <= n; first += 10 {
+		var text []byte
+		for id := first; id < first+10 && id <= n; id++ {
+			b, err := wire.Encode(wire.Row{Pass: edge.Pass{ID: edge.PassID(id), Category: "resident", Status: edge.PassActive}, Credentials: []edge.Credential{"em:0000000001"}})
+			if err != nil {
+				g.t.Fatal(err)
+			}
+			text = append(append(text, b...), '\n')
+		}
+		c := g.encrypt(zip.Pack(nil, text), g.site.Recipient())
+		h := wire.HashOf(c)
+		ref.Chunks = append(ref.Chunks, h)
+		chunks[h] = c
+	}
+	return ref, chunks
+}
+
+func (g *gate) send(hash string, payload []byte) {
+	g.subs[wire.RegistryTopic("s", "+")](wire.RegistryTopic("s", hash), payload)
+	synctest.Wait()
+}
+
+func TestRegistryInChunksOverARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(t)
+		stop := g.start()
+		g.connect()
+		ref, chunks := g.roster(3, 1000)
+		ref.Contains = []wire.PeerMark{{Gate: "g", Epoch: 5, Next: 8}}
+		g.manifest(wire.ManifestBody{Registry: ref})
+		q := g.requests[len(g.requests)-1]
+		if len(g.requests) != 2 || len(q.Want) != 64 {
+			t.Fatalf("%d requests, the last wants %d chunks", len(g.requests), len(q.Want))
+		}
+		for i, h := range ref.Chunks[:40] {
+			if i == 7 {
+				g.send(h, []byte("something else"))
+				continue
+			}
+			g.send(h, chunks[h])
+		}
+		g.send(strings.Repeat("../x", 16), nil)
+		stop()
+
+		stop = g.start()
+		defer stop()
+		g.connect()
+		g.manifest(wire.ManifestBody{Registry: ref})
+		q = g.requests[len(g.requests)-1]
+		if len(q.Want) != 61 || q.Want[0] != ref.Chunks[7] {
+			t.Fatalf("wants %d chunks after the restart", len(q.Want))
+		}
+		for _, h := range q.Want {
+			g.send(h, chunks[h])
+		}
+		if g.version != 3 || len(g.rows) != 1000 || g.rows[999].Pass.ID != 1000 || len(g.rows[0].Credentials) != 1 {
+			t.Fatalf("version %d with %d rows", g.version, len(g.rows))
+		}
+		if len(g.contains) != 1 || g.contains[0].Seq != 7 {
+			t.Errorf("contains %+v", g.contains)
+		}
+		// The next version needs only its new chunks; the old ones go afterwards.
+		next, more := g.roster(4, 1010)
+		same := append([]string(nil), ref.Chunks...)
+		next.Chunks = append(same, next.Chunks[100])
+		g.manifest(wire.ManifestBody{Registry: next})
+		if q = g.requests[len(g.requests)-1]; len(q.Want) != 1 {
+			t.Fatalf("wants %d chunks of the next version", len(q.Want))
+		}
+		g.send(q.Want[0], more[q.Want[0]])
+		if g.version != 4 || len(g.rows) != 1010 {
+			t.Fatalf("version %d with %d rows", g.version, len(g.rows))
+		}
+		// An older one is refused and said so.
+		g.manifest(wire.ManifestBody{Registry: ref})
+		if g.version != 4 || !strings.Contains(strings.Join(g.records, "\n"), "older than 4") {
+			t.Errorf("version %d, records %q", g.version, g.records)
+		}
+	})
+}
+
+func TestDamagedChunkIsFetchedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(t)
+		defer g.start()()
+		g.connect()
+		ref, chunks := g.roster(1, 20)
+		g.manifest(wire.ManifestBody{Registry: ref})
+		g.send(ref.Chunks[0], chunks[ref.Chunks[0]])
+		if err := os.WriteFile(filepath.Join(g.dir, "chunks", ref.Chunks[0]), []byte("torn"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		g.send(ref.Chunks[1], chunks[ref.Chunks[1]])
+		if g.version != 0 {
+			t.Fatal("a damaged chunk was taken")
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if q := g.requests[len(g.requests)-1]; len(q.Want) != 1 || q.Want[0] != ref.Chunks[0] {
+			t.Fatalf("wants %v", q.Want)
+		}
+		g.send(ref.Chunks[0], chunks[ref.Chunks[0]])
+		if g.version != 1 || len(g.rows) != 20 {
+			t.Errorf("version %d with %d rows", g.version, len(g.rows))
+		}
+	})
+}
+
+func TestRegistryThatDoesNotFitIsRefused(t *testing.T) {
+	for name, spoil := range map[string]func(*wire.RegistryRef){
+		"rows": func(r *wire.RegistryRef) { r.Rows++ },
+		"key":  func(r *wire.RegistryRef) { r.Key = []byte("no") },
+		"hash": func(r *wire.RegistryRef) { r.Chunks[0] = "../../etc" },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			g := newGate(t)
+			defer g.start()()
+			g.connect()
+			ref, chunks := g.roster(1, 10)
+			h := ref.Chunks[0]
+			spoil(ref)
+			g.manifest(wire.ManifestBody{Registry: ref})
+			g.send(h, chunks[h])
+			if g.version != 0 || len(g.records) != 1 {
+				t.Errorf("%s: version %d, records %q", name, g.version, g.records)
+			}
+		})
+	}
+}
+
+func TestPolicyTimeAndTrust(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(t)
+		defer g.start()()
+		g.connect()
+		e := wire.Envelope{Type: wire.TypePolicy, Site: "s", Gate: wire.Everybody, Body: []byte("rules")}
+		if err := e.Sign(g.server); err != nil {
+			t.Fatal(err)
+		}
+		bundle, err := e.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Second)
+		h := wire.HashOf(bundle)
+		next := newKey("next", 3)
+		g.manifest(wire.ManifestBody{Nonce: g.requests[0].Nonce, Time: 5_000_000,
+			Policies: []wire.PolicyRef{{Hash: h, Policy: wire.HashOf([]byte("rules")), Version: 1}},
+			Trust:    append(g.trust, wire.ServerKey{ID: "next", Public: next.Public(), Uses: []wire.Use{wire.UseRegistry}})})
+		if want := time.UnixMilli(5_001_000); !g.time.Equal(want) {
+			t.Errorf("server time %v, want %v", g.time, want)
+		}
+		if q := g.requests[len(g.requests)-1]; len(q.Want) != 1 || q.Want[0] != h {
+			t.Fatalf("wants %v", q.Want)
+		}
+		g.subs[wire.PolicyTopic("s", "+")](wire.PolicyTopic("s", h), bundle)
+		synctest.Wait()
+		if g.policy != "rules" {
+			t.Errorf("policy %q", g.policy)
+		}
+		// The new key may say so too; an answer played back sets no clock.
+		g.time = time.Time{}
+		time.Sleep(time.Second)
+		g.say(wire.TypeManifest, "s", "g", wire.Manifest, wire.ManifestBody{V: 1, Nonce: g.requests[0].Nonce, Time: 1}, next)
+		if !g.time.IsZero() || len(g.records) != 0 {
+			t.Errorf("server time %v, records %q", g.time, g.records)
+		}
+		// Nobody else may.
+		g.say(wire.TypeManifest, "s", "g", wire.Manifest, wire.ManifestBody{V: 1}, newKey("server", 9))
+		g.say(wire.TypeManifest, "t", "g", wire.Manifest, wire.ManifestBody{V: 1}, g.server)
+		if len(g.records) != 1 {
+			t.Errorf("records %q", g.records)
+		}
+	})
+}
+
+func TestPeersInOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(t)
+		defer g.start()()
+		g.connect()
+		delta := []edge.Delta{{Cell: edge.Cell{Name: "out", Subject: "h1"}, Op: edge.OpAdd, Value: 1}}
+		change, err := json.Marshal(edge.PassChange{Pass: 7, Status: edge.PassSuspended, At: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		body := func(from uint64, seqs ...uint64) wire.PeersBody {
+			b := wire.PeersBody{V: 1, Gate: "h", Epoch: 9, From: from}
+			for _, s := range seqs {
+				b.Entries = append(b.Entries, wire.PeerEntry{Seq: s, Deltas: delta})
+			}
+			return b
+		}
+		send := func(b wire.PeersBody) { g.say(wire.TypePeers, "s", "g", wire.Peers, b, g.server) }
+		first := body(0, 3, 5)
+		first.Entries[0].Change = change
+		send(first)
+		send(first)
+		send(body(6, 8))
+		if g.deltas != 3 || len(g.changes) != 1 || g.changes[0].Pass != 7 {
+			t.Errorf("%d deltas, changes %+v", g.deltas, g.changes)
+		}
+		send(body(20, 30)) // what lies between was lost
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		q := g.requests[len(g.requests)-1]
+		if g.deltas != 3 || len(q.Peers) != 1 || q.Peers[0].Next != 9 {
+			t.Errorf("%d deltas, asks from %+v", g.deltas, q.Peers)
+		}
+		send(body(9, 19))
+		send(body(20, 30))
+		if g.deltas != 5 {
+			t.Errorf("%d deltas", g.deltas)
+		}
+	})
+}
+
+func TestCommandsOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(t)
+		stop := g.start()
+		g.connect()
+		send := func(c wire.CommandBody) wire.Result {
+			t.Helper()
+			c.V, c.Name, c.Actor = 1, "open", "ann"
+			n := len(g.results)
+			g.say(wire.TypeCommand, "s", "g", wire.Commands, c, g.server)
+			if len(g.results) != n+1 {
+				t.Fatalf("command %+v: %d results", c, len(g.results)-n)
+			}
+			return g.results[n]
+		}
+		if r := send(wire.CommandBody{Number: 1, Nonce: "now"}); r.Status != statusDone || r.Text != "did open" {
+			t.Errorf("result %+v", r)
+		}
+		if r := send(wire.CommandBody{Number: 1, Nonce: "now"}); r.Status != statusDone || len(g.done) != 1 {
+			t.Errorf("a duplicate: result %+v, done %d", r, len(g.done))
+		}
+		if r := send(wire.CommandBody{Number: 5, Nonce: "before", Expires: 2_000_000}); r.Status != statusDone {
+			t.Errorf("result %+v", r)
+		}
+		for name, c := range map[string]wire.CommandBody{
+			"older number": {Number: 4, Nonce: "now"},
+			"old nonce":    {Number: 6, Nonce: "long ago"},
+			"no nonce":     {Number: 6},
+			"expired":      {Number: 6, Nonce: "now", Expires: 999_999},
+		} {
+			if r := send(c); r.Status != statusRefused {
+				t.Errorf("%s: result %+v", name, r)
+			}
+		}
+		g.doErr = errors.New("jammed")
+		if r := send(wire.CommandBody{Number: 7, Nonce: "now"}); r.Status != statusFailed || r.Text != "jammed" || len(g.done) != 3 {
+			t.Errorf("result %+v, done %d", r, len(g.done))
+		}
+		stop()
+		// As if the power had gone while number 8 was carried out.
+		c := consumed{"server": {V: 1, Number: 8, KeyID: "server"}}
+		if err := c.save(filepath.Join(g.dir, "commands.json")); err != nil {
+			t.Fatal(err)
+		}
+		g.results = nil
+		stop = g.start()
+		defer stop()
+		synctest.Wait()
+		if len(g.results) != 1 || g.results[0].Status != statusUnknown {
+			t.Fatalf("results %+v", g.results)
+		}
+		if r := send(wire.CommandBody{Number: 8, Nonce: "now"}); r.Status != statusUnknown || len(g.done) != 3 {
+			t.Errorf("result %+v, done %d", r, len(g.done))
+		}
+		if all := strings.Join(g.records, "\n"); strings.Count(all, "status:done") != 2 || !strings.Contains(all, "status:unknown") {
+			t.Errorf("records\n%s", all)
+		}
+	})
+}
+
+func TestFloodOfNonsenseIsJournalledOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(t)
+		defer g.start()()
+		for topic, f := range g.subs {
+			for range 50 {
+				f(topic, []byte(`{"type":"x"}`))
+				f(topic, []byte{0x28, 0xb5, 0x2f, 0xfd, 1, 2, 3})
+				synctest.Wait()
+			}
+		}
+		if len(g.records) > 3 {
+			t.Errorf("%d records %q", len(g.records), g.records)
+		}
+	})
+}
