@@ -74,15 +74,19 @@ func partition(table string, d int64) string {
 // partitioned are the tables with a partition for each day.
 func partitioned() []string { return []string{"entry", "block", "delta"} }
 
-// prepare makes the partitions that are missing. It holds no lock while entries
-// are inserted: a partition is made a table first, and attached then.
+// keepDays is how far back days have partitions of their own. Older entries, of a
+// gate that was offline for long, go to the partition for the rest.
+const keepDays = 45
+
+// prepare makes the partitions that are missing.
 func (p *postgresBulk) prepare(ctx context.Context, db *sql.DB, adds []*addition) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	oldest := dayOf(time.Now().UnixMilli()) - keepDays
 	for _, a := range adds {
 		for i := range a.cols {
 			d := dayOf(a.cols[i].time)
-			if p.days[d] {
+			if d < oldest || p.days[d] {
 				continue
 			}
 			for _, t := range partitioned() {

@@ -153,6 +153,7 @@ func TestPostgres(t *testing.T) {
 		"peers":       testPeers,
 		"roster":      testRoster,
 		"proofs":      testProofs,
+		"purge":       testPurge,
 		"killed":      func(t *testing.T, where string) { testKilled(t, where, kills(t, 20)) },
 	} {
 		t.Run(name, func(t *testing.T) { f(t, c.newDatabase(t, name)) })

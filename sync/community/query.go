@@ -20,7 +20,8 @@ type Count struct {
 	Forked     uint64     `json:"forked,omitempty"` // where it forked from its parent
 	Size       uint64     `json:"size"`             // what the receipt says
 	Stored     uint64     `json:"stored"`           // different entries
-	Missing    uint64     `json:"missing"`          // below size and not stored
+	Destroyed  uint64     `json:"destroyed"`        // past their retention, or erased; there is a record
+	Missing    uint64     `json:"missing"`          // below size, neither stored nor destroyed
 	Duplicated uint64     `json:"duplicated"`       // stored more than once
 	First      int64      `json:"first"`            // UTC ms of the first batch
 	Last       int64      `json:"last"`             // UTC ms of the last batch
@@ -30,14 +31,14 @@ type Count struct {
 // both are empty. It counts rows, and believes no mark.
 func (s *Server) Counts(ctx context.Context, site, gate string) ([]Count, error) {
 	var out []Count
-	rows, err := s.store.r.QueryContext(ctx, `SELECT g.site, g.name, l.epoch, l.parent, l.forked, l.size, l.first_at, l.last_at,
+	rows, err := s.store.r.QueryContext(ctx, `SELECT g.site, g.name, l.epoch, l.parent, l.forked, l.size, l.first_at, l.last_at, l.purged,
 		(SELECT COUNT(*) FROM entry e WHERE e.log = l.id), (SELECT COUNT(DISTINCT seq) FROM entry e WHERE e.log = l.id AND e.seq < l.size)
 		FROM log l JOIN gate g ON g.id = l.gate WHERE (g.site = $1 OR $1 = '') AND (g.name = $2 OR $2 = '') ORDER BY g.site, g.name, l.id`, site, gate)
 	err = each(rows, err, func() error {
 		var c Count
 		var epoch, parent string
-		var forked, size, all, different int64
-		if err := rows.Scan(&c.Site, &c.Gate, &epoch, &parent, &forked, &size, &c.First, &c.Last, &all, &different); err != nil {
+		var forked, size, purged, all, different int64
+		if err := rows.Scan(&c.Site, &c.Gate, &epoch, &parent, &forked, &size, &c.First, &c.Last, &purged, &all, &different); err != nil {
 			return err
 		}
 		var err error
@@ -50,7 +51,8 @@ func (s *Server) Counts(ctx context.Context, site, gate string) ([]Count, error)
 			}
 		}
 		c.Forked, c.Size, c.Stored = uint64(forked), uint64(size), uint64(different)
-		c.Missing, c.Duplicated = c.Size-c.Stored, uint64(all-different)
+		c.Destroyed = uint64(purged)
+		c.Missing, c.Duplicated = c.Size-c.Stored-c.Destroyed, uint64(all-different)
 		out = append(out, c)
 		return nil
 	})
@@ -107,6 +109,10 @@ func (s *Server) Verify(ctx context.Context, site, gate string) ([]Finding, erro
 }
 
 func (s *Server) verifyLog(ctx context.Context, l *gateLog, bad func(seq uint64, format string, args ...any)) error {
+	destroyed, err := s.store.deletions(ctx, l.id)
+	if err != nil {
+		return err
+	}
 	var t tree
 	for t.size < l.tree.size {
 		from := t.size
@@ -116,48 +122,46 @@ func (s *Server) verifyLog(ctx context.Context, l *gateLog, bad func(seq uint64,
 			bad(t.size, "%v", err)
 			return ctx.Err()
 		}
-		seq := from
-		rows, err := s.store.r.QueryContext(ctx, `SELECT first, count, key, data FROM block WHERE log = $1 AND first >= $2 AND first < $3 ORDER BY first`,
-			l.id, int64(from), int64(to))
-		err = each(rows, err, func() error {
-			var first int64
-			var count int
-			var key, data []byte
-			if err := rows.Scan(&first, &count, &key, &data); err != nil {
-				return err
-			}
-			lines, err := unpack(nil, data)
-			if err != nil {
-				bad(uint64(first), "%v", err)
-				seq = uint64(first) + uint64(count)
-				return nil
-			}
-			if uint64(first) != seq {
-				bad(seq, "content up to %d is not there", first)
-			}
-			seq = uint64(first)
-			all := split(lines)
-			if len(all) != count || len(key) != len(edge.BlockKey{}) {
-				bad(seq, "block of %d entries holds %d", count, len(all))
-				seq += uint64(count)
-				return nil
-			}
-			k := edge.BlockKey(key)
-			for _, line := range all {
-				data := edge.LeafData(k.Blind(seq), line)
-				if h := tlog.RecordHash(data[:]); seq < to && h != leaves[seq-from] {
-					bad(seq, "content was changed")
+		next := from // of content
+		gone := func(to uint64) {
+			for ; next < to; next++ {
+				if !destroyed(next) {
+					bad(next, "content is not there, and no record says that it was destroyed")
+					next = to
 				}
-				seq++
+			}
+		}
+		err = s.store.pieces(ctx, s.store.r, l.id, from, to, func(p *piece) error {
+			gone(p.first)
+			next = p.first + uint64(p.count)
+			lines, err := p.lines()
+			if err != nil {
+				bad(p.first, "%v", err)
+				return nil
+			}
+			for i, line := range lines {
+				seq := p.first + uint64(i)
+				blind, ok := p.blindOf(i)
+				switch {
+				case len(line) == 0:
+					if !destroyed(seq) {
+						bad(seq, "content is not there, and no record says that it was destroyed")
+					}
+				case !ok:
+					bad(seq, "the blind is not there")
+				default:
+					data := edge.LeafData(blind, line)
+					if seq < to && tlog.RecordHash(data[:]) != leaves[seq-from] {
+						bad(seq, "content was changed")
+					}
+				}
 			}
 			return nil
 		})
 		if err != nil {
 			return err
 		}
-		if seq != to {
-			bad(seq, "content up to %d is not there", to)
-		}
+		gone(to)
 		for _, h := range leaves {
 			t.append(h)
 		}
@@ -209,24 +213,28 @@ func (s *Server) content(ctx context.Context, l *gateLog, seq uint64) ([]byte, e
 	if seq >= l.tree.size {
 		return nil, edge.Blind{}, fmt.Errorf("entry %d of %s: %w", seq, l.name(), edge.ErrUnknown)
 	}
-	var first int64
-	var key, data []byte
-	err := s.store.r.QueryRowContext(ctx, `SELECT first, key, data FROM block WHERE log = $1 AND first <= $2 ORDER BY first DESC LIMIT 1`, l.id, int64(seq)).
-		Scan(&first, &key, &data)
+	start := seq &^ (edge.BlockSize - 1)
+	var line []byte
+	var blind edge.Blind
+	err := s.store.pieces(ctx, s.store.r, l.id, start, seq+1, func(p *piece) error {
+		if seq >= p.first+uint64(p.count) {
+			return nil
+		}
+		lines, err := p.lines()
+		if err != nil {
+			return err
+		}
+		line = lines[seq-p.first]
+		blind, _ = p.blindOf(int(seq - p.first))
+		return nil
+	})
+	if err == nil && len(line) == 0 {
+		err = edge.ErrPurged
+	}
 	if err != nil {
-		return nil, edge.Blind{}, fmt.Errorf("cannot read the block of entry %d: %w", seq, err)
+		return nil, edge.Blind{}, fmt.Errorf("entry %d of %s: %w", seq, l.name(), err)
 	}
-	lines, err := unpack(nil, data)
-	if err != nil {
-		return nil, edge.Blind{}, err
-	}
-	all := split(lines)
-	i := seq - uint64(first)
-	if i >= uint64(len(all)) || len(key) != len(edge.BlockKey{}) {
-		return nil, edge.Blind{}, fmt.Errorf("the block at %d ends before entry %d", first, seq)
-	}
-	k := edge.BlockKey(key)
-	return all[i], k.Blind(seq), nil
+	return line, blind, nil
 }
 
 // Entry reads one entry's exact bytes.
@@ -324,25 +332,23 @@ func (s *Server) Query(ctx context.Context, f Filter) ([]Row, error) {
 	return out, nil
 }
 
-// Export calls f with every line that is stored of one epoch, in order.
+// Export calls f with every line that is stored of one epoch, in order; what was
+// destroyed is left out.
 func (s *Server) Export(ctx context.Context, site, gate string, e edge.Epoch, f func(seq uint64, line []byte) error) error {
 	l, err := s.logOf(ctx, site, gate, e)
 	if err != nil {
 		return err
 	}
-	rows, err := s.store.r.QueryContext(ctx, `SELECT first, data FROM block WHERE log = $1 ORDER BY first`, l.id)
-	return each(rows, err, func() error {
-		var first int64
-		var data []byte
-		if err := rows.Scan(&first, &data); err != nil {
-			return err
-		}
-		lines, err := unpack(nil, data)
+	return s.store.pieces(ctx, s.store.r, l.id, 0, l.tree.size, func(p *piece) error {
+		lines, err := p.lines()
 		if err != nil {
-			return fmt.Errorf("block at %d: %w", first, err)
+			return fmt.Errorf("block at %d: %w", p.first, err)
 		}
-		for i, line := range split(lines) {
-			if err := f(uint64(first)+uint64(i), line); err != nil {
+		for i, line := range lines {
+			if len(line) == 0 {
+				continue
+			}
+			if err := f(p.first+uint64(i), line); err != nil {
 				return err
 			}
 		}

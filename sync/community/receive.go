@@ -117,8 +117,7 @@ func (s *Server) prepare(ctx context.Context, in incoming) (*prepared, error) {
 	now := time.Now().UnixMilli()
 	for i, line := range b.Lines {
 		seq := b.First + uint64(i)
-		key := b.Key(seq)
-		data := edge.LeafData(key.Blind(seq), line)
+		data := edge.LeafData(b.Blind(seq), line)
 		p.leaves[i] = tlog.RecordHash(data[:])
 		if scanColumns(line, &p.cols[i]) != nil {
 			p.cols[i] = columns{of: -1}
@@ -189,7 +188,15 @@ func (p *prepared) cut(from uint64) []piece {
 	var buf []byte
 	for end := b.First + b.Count; from < end; {
 		to := min(from&^(edge.BlockSize-1)+edge.BlockSize, end)
-		pc := piece{first: from, count: int(to - from), key: b.Key(from), hashes: make([]byte, 0, (to-from)*tlog.HashSize)}
+		key := b.Key(from)
+		pc := piece{first: from, count: int(to - from), key: key[:], hashes: make([]byte, 0, (to-from)*tlog.HashSize)}
+		if blinded(b, from, to) {
+			pc.key = []byte{}
+			for seq := from; seq < to; seq++ {
+				x := b.Blind(seq)
+				pc.blinds = append(pc.blinds, x[:]...)
+			}
+		}
 		buf = buf[:0]
 		for i := from - b.First; i < to-b.First; i++ {
 			buf = append(append(buf, b.Lines[i]...), '\n')
@@ -201,6 +208,17 @@ func (p *prepared) cut(from uint64) []piece {
 		from = to
 	}
 	return out
+}
+
+// blinded says whether some of these entries came with blinds of their own: the
+// key of their block was destroyed, or is to be.
+func blinded(b *wire.Batch, from, to uint64) bool {
+	for _, x := range b.Blinds {
+		if x.Seq >= from && x.Seq < to {
+			return true
+		}
+	}
+	return b.Key(from) == edge.BlockKey{}
 }
 
 // commitLoop is the only writer of logs. It takes all batches that are waiting
@@ -227,8 +245,21 @@ func (s *Server) commitLoop(ctx context.Context) error {
 			}
 		}
 		var err error
-		for n := 0; err == nil && len(group) > 0; group = group[n:] {
+		for again := true; len(group) > 0; {
+			var n int
 			n, err = c.commit(ctx, group)
+			group = group[n:]
+			if errors.Is(err, errMoved) && again {
+				// A purge, or another process, was at this log: once more, with what is
+				// stored now.
+				clear(c.logs)
+				again = false
+				continue
+			}
+			if err != nil {
+				break
+			}
+			again = true
 		}
 		if err != nil {
 			if ctx.Err() != nil {
@@ -416,21 +447,31 @@ func (c *committer) decide(ctx context.Context, p *prepared, v *verdict) error {
 		return c.refuse(ctx, p, v, cur, wire.RefusedFork, "the head is not of the entries that are stored followed by these")
 	}
 	from := b.First + overlap
-	if from%edge.BlockSize != 0 && b.Key(from) != cur.blockKey {
-		return c.refuse(ctx, p, v, cur, wire.RefusedFork, "the key of an incomplete block has changed")
+	pieces := p.pieces
+	if overlap > 0 {
+		pieces = p.cut(from)
+	}
+	next.blockKey = edge.BlockKey{}
+	copy(next.blockKey[:], pieces[len(pieces)-1].key)
+	if first := &pieces[0]; from%edge.BlockSize != 0 {
+		switch {
+		case cur.blockKey == edge.BlockKey{}:
+			// Others of this block were destroyed: its key must not come back.
+			first.blind()
+			if len(pieces) == 1 {
+				next.blockKey = edge.BlockKey{}
+			}
+		case len(first.key) > 0 && edge.BlockKey(first.key) != cur.blockKey:
+			return c.refuse(ctx, p, v, cur, wire.RefusedFork, "the key of an incomplete block has changed")
+		}
 	}
 	if next.tree.size > 0 && from == 0 {
 		next.parent, next.forked = parentOf(p.cols[0])
 	}
-	next.blockKey = b.Key(end - 1)
 	next.head = []byte(b.Head)
 	var err error
 	if next.receipt, err = wire.Cosign(next.head, v.now, c.cfg.Signer); err != nil {
 		return err
-	}
-	pieces := p.pieces
-	if overlap > 0 {
-		pieces = p.cut(from)
 	}
 	v.add = &addition{log: l, before: cur.tree.size, first: from, cols: p.cols[overlap:], pieces: pieces, next: next}
 	v.receipt = &wire.Receipt{Epoch: next.epoch, Size: next.tree.size, Head: string(next.receipt)}

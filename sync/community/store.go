@@ -32,6 +32,8 @@ type bulk interface {
 	// prepare makes room for entries with these times, outside of a transaction.
 	prepare(ctx context.Context, db *sql.DB, adds []*addition) error
 	entries(ctx context.Context, tx *sql.Tx, adds []*addition) error
+	// retire gives back the room of what lies before a time and was destroyed.
+	retire(ctx context.Context, db *sql.DB, before int64) (partitions int, err error)
 	deltas(ctx context.Context, tx *sql.Tx, rows []deltaRow) error
 }
 
@@ -119,7 +121,8 @@ type gateLog struct {
 	tree     tree
 	head     []byte        // the last head's note, as the gate signed it
 	receipt  []byte        // the same with the server's cosignature
-	blockKey edge.BlockKey // of the incomplete block at the end
+	blockKey edge.BlockKey // of the incomplete block at the end; zero when it was destroyed
+	purges   int64         // grows when something is destroyed
 	parent   edge.Epoch
 	forked   uint64
 }
@@ -129,8 +132,9 @@ type gateLog struct {
 type piece struct {
 	first  uint64
 	count  int
-	until  int64 // greatest time of its entries, UTC ms
-	key    edge.BlockKey
+	until  int64  // greatest time of its entries, UTC ms
+	key    []byte // of the block; empty when it was destroyed, and blinds stand for it
+	blinds []byte // 32 bytes each, zero for an entry that was destroyed
 	hashes []byte // leaf hashes, 32 bytes each
 	data   []byte // the lines, each with its newline, zstd
 }
@@ -195,8 +199,8 @@ func (s *store) add(ctx context.Context, now int64, adds []*addition) error {
 				a.log.id = n.id
 			} else {
 				var res sql.Result
-				res, err = tx.ExecContext(ctx, `UPDATE log SET size = $1, edges = $2, head = $3, receipt = $4, last_at = $5 WHERE id = $6 AND size = $7`,
-					int64(n.tree.size), n.tree.bytes(), n.head, n.receipt, now, n.id, int64(a.before))
+				res, err = tx.ExecContext(ctx, `UPDATE log SET size = $1, edges = $2, head = $3, receipt = $4, last_at = $5 WHERE id = $6 AND size = $7 AND purges = $8`,
+					int64(n.tree.size), n.tree.bytes(), n.head, n.receipt, now, n.id, int64(a.before), n.purges)
 				if err == nil {
 					if k, e := res.RowsAffected(); e != nil || k != 1 {
 						err = errors.Join(errMoved, e)
@@ -252,47 +256,146 @@ func (s *store) addPieces(ctx context.Context, tx *sql.Tx, log int64, pieces []p
 		if _, err := tx.ExecContext(ctx, `INSERT INTO leaf (log, first, hashes, root) VALUES ($1, $2, $3, $4)`, log, int64(p.first), p.hashes, p.root()); err != nil {
 			return err
 		}
-		if _, err := tx.ExecContext(ctx, `INSERT INTO block (log, first, count, until, key, data) VALUES ($1, $2, $3, $4, $5, $6)`,
-			log, int64(p.first), p.count, p.until, p.key[:], p.data); err != nil {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO block (log, first, count, until, key, blinds, data) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
+			log, int64(p.first), p.count, p.until, p.key, p.blinds, p.data); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// blind makes a piece one that does without its block's key.
+func (p *piece) blind() {
+	if len(p.key) == 0 {
+		return
+	}
+	k := edge.BlockKey(p.key)
+	p.blinds = make([]byte, 0, p.count*len(edge.Blind{}))
+	for i := range p.count {
+		b := k.Blind(p.first + uint64(i))
+		p.blinds = append(p.blinds, b[:]...)
+	}
+	p.key = []byte{}
+}
+
+// blindOf is the blind of the piece's entry i; false when it was destroyed.
+func (p *piece) blindOf(i int) (edge.Blind, bool) {
+	if len(p.key) == len(edge.BlockKey{}) {
+		k := edge.BlockKey(p.key)
+		return k.Blind(p.first + uint64(i)), true
+	}
+	const n = len(edge.Blind{})
+	if len(p.blinds) < (i+1)*n {
+		return edge.Blind{}, false
+	}
+	b := edge.Blind(p.blinds[i*n:])
+	return b, b != edge.Blind{}
+}
+
+// lines unpacks the piece's lines; an entry that was destroyed has an empty one.
+func (p *piece) lines() ([][]byte, error) {
+	if len(p.data) == 0 {
+		return make([][]byte, p.count), nil
+	}
+	text, err := unpack(nil, p.data)
+	if err != nil {
+		return nil, err
+	}
+	all := split(text)
+	if len(all) != p.count {
+		return nil, fmt.Errorf("block at %d has %d entries and holds %d", p.first, p.count, len(all))
+	}
+	return all, nil
+}
+
+// join packs lines, each with its newline; nothing when all are empty.
+func join(lines [][]byte) []byte {
+	var text []byte
+	some := false
+	for _, l := range lines {
+		text = append(append(text, l...), '\n')
+		some = some || len(l) > 0
+	}
+	if !some {
+		return []byte{}
+	}
+	return pack(text)
+}
+
+// pieces reads the pieces of a log from first to end.
+func (s *store) pieces(ctx context.Context, q querier, log int64, first, end uint64, f func(p *piece) error) error {
+	rows, err := q.QueryContext(ctx, `SELECT first, count, until, key, blinds, data FROM block WHERE log = $1 AND first >= $2 AND first < $3 ORDER BY first`,
+		log, int64(first), int64(end))
+	return each(rows, err, func() error {
+		var p piece
+		var at int64
+		if err := rows.Scan(&at, &p.count, &p.until, &p.key, &p.blinds, &p.data); err != nil {
+			return err
+		}
+		p.first = uint64(at)
+		if p.key == nil {
+			p.key = []byte{} // the driver gives nil for an empty value
+		}
+		return f(&p)
+	})
+}
+
 // complete joins the last piece of a block with those before it and removes them.
 func (s *store) complete(ctx context.Context, tx *sql.Tx, log int64, last piece) (piece, error) {
 	start := last.first &^ (edge.BlockSize - 1)
-	whole := piece{first: start, until: last.until, key: last.key}
-	rows, err := tx.QueryContext(ctx, `SELECT b.count, b.until, b.data, l.hashes FROM block b JOIN leaf l ON l.log = b.log AND l.first = b.first
-		WHERE b.log = $1 AND b.first >= $2 AND b.first < $3 ORDER BY b.first`, log, int64(start), int64(last.first))
-	var lines []byte
-	err = each(rows, err, func() error {
-		var p piece
-		if err := rows.Scan(&p.count, &p.until, &p.data, &p.hashes); err != nil {
-			return err
-		}
-		var err error
-		if lines, err = unpack(lines, p.data); err != nil {
-			return err
-		}
-		whole.count += p.count
-		whole.until = max(whole.until, p.until)
-		whole.hashes = append(whole.hashes, p.hashes...)
-		return nil
-	})
+	hashes, err := s.hashes(ctx, tx, log, start, last.first)
 	if err != nil {
 		return piece{}, err
 	}
-	if lines, err = unpack(lines, last.data); err != nil {
+	var all []*piece
+	if err := s.pieces(ctx, tx, log, start, last.first, func(p *piece) error { all = append(all, p); return nil }); err != nil {
 		return piece{}, err
 	}
-	whole.count += last.count
-	whole.hashes = append(whole.hashes, last.hashes...)
-	if whole.count != edge.BlockSize || len(whole.hashes) != edge.BlockSize*tlog.HashSize {
-		return piece{}, fmt.Errorf("block at %d has %d entries and %d bytes of hashes, want %d entries", start, whole.count, len(whole.hashes), edge.BlockSize)
+	all = append(all, &last)
+	whole := piece{first: start, count: edge.BlockSize, key: last.key}
+	for _, h := range hashes {
+		whole.hashes = append(whole.hashes, h[:]...)
 	}
-	whole.data = pack(lines)
+	whole.hashes = append(whole.hashes, last.hashes...)
+	for _, p := range all {
+		if len(p.key) == 0 {
+			whole.key = []byte{}
+		}
+	}
+	var lines [][]byte
+	next := start
+	for _, p := range all {
+		// What lies between was destroyed with its row.
+		for ; next < p.first; next++ {
+			lines = append(lines, nil)
+			whole.blinds = append(whole.blinds, make([]byte, len(edge.Blind{}))...)
+			whole.key = []byte{}
+		}
+		more, err := p.lines()
+		if err != nil {
+			return piece{}, err
+		}
+		lines = append(lines, more...)
+		whole.until = max(whole.until, p.until)
+		next += uint64(p.count)
+	}
+	if len(whole.key) == 0 {
+		whole.blinds = whole.blinds[:0]
+		for at, i := start, 0; at < start+edge.BlockSize; at++ {
+			for i < len(all)-1 && at >= all[i].first+uint64(all[i].count) {
+				i++
+			}
+			var b edge.Blind
+			if p := all[i]; at >= p.first && at < p.first+uint64(p.count) {
+				b, _ = p.blindOf(int(at - p.first))
+			}
+			whole.blinds = append(whole.blinds, b[:]...)
+		}
+	}
+	if len(lines) != edge.BlockSize || len(whole.hashes) != edge.BlockSize*tlog.HashSize {
+		return piece{}, fmt.Errorf("block at %d has %d entries and %d bytes of hashes, want %d entries", start, len(lines), len(whole.hashes), edge.BlockSize)
+	}
+	whole.data = join(lines)
 	for _, q := range []string{`DELETE FROM block WHERE log = $1 AND first >= $2 AND first < $3`, `DELETE FROM leaf WHERE log = $1 AND first >= $2 AND first < $3`} {
 		if _, err := tx.ExecContext(ctx, q, log, int64(start), int64(last.first)); err != nil {
 			return piece{}, err
@@ -334,8 +437,8 @@ func (s *store) log(ctx context.Context, g *gate, e edge.Epoch) (*gateLog, error
 	var size, forked int64
 	var public, edges []byte
 	var parent string
-	err := s.w.QueryRowContext(ctx, `SELECT id, public, size, edges, head, receipt, parent, forked FROM log WHERE gate = $1 AND epoch = $2`, g.id, e.String()).
-		Scan(&l.id, &public, &size, &edges, &l.head, &l.receipt, &parent, &forked)
+	err := s.w.QueryRowContext(ctx, `SELECT id, public, size, edges, head, receipt, parent, forked, purges FROM log WHERE gate = $1 AND epoch = $2`, g.id, e.String()).
+		Scan(&l.id, &public, &size, &edges, &l.head, &l.receipt, &parent, &forked, &l.purges)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil
 	}
@@ -356,14 +459,11 @@ func (s *store) log(ctx context.Context, g *gate, e edge.Epoch) (*gateLog, error
 	}
 	if rest := uint64(size) % edge.BlockSize; rest != 0 {
 		var key []byte
-		if err := s.w.QueryRowContext(ctx, `SELECT key FROM block WHERE log = $1 AND first >= $2 ORDER BY first DESC LIMIT 1`,
-			l.id, size-int64(rest)).Scan(&key); err != nil {
+		err := s.w.QueryRowContext(ctx, `SELECT key FROM block WHERE log = $1 AND first >= $2 ORDER BY first DESC LIMIT 1`, l.id, size-int64(rest)).Scan(&key)
+		if err != nil && !errors.Is(err, sql.ErrNoRows) {
 			return nil, fmt.Errorf("log %s: cannot read the last block's key: %w", l.name(), err)
 		}
-		if len(key) != len(l.blockKey) {
-			return nil, fmt.Errorf("log %s: last block's key has %d bytes", l.name(), len(key))
-		}
-		l.blockKey = edge.BlockKey(key)
+		copy(l.blockKey[:], key) // zero: destroyed
 	}
 	return l, nil
 }

@@ -31,6 +31,8 @@ CREATE TABLE log (
   forked   BIGINT NOT NULL,
   first_at BIGINT NOT NULL,
   last_at  BIGINT NOT NULL,
+  purged   BIGINT NOT NULL DEFAULT 0,
+  purges   BIGINT NOT NULL DEFAULT 0,
   UNIQUE (gate, epoch)
 );
 CREATE TABLE leaf (
@@ -46,6 +48,7 @@ CREATE TABLE block (
   count BIGINT NOT NULL,
   until BIGINT NOT NULL,
   key   BYTEA NOT NULL,
+  blinds BYTEA,
   data  BYTEA NOT NULL,
   PRIMARY KEY (log, first, until)
 ) PARTITION BY RANGE (until);
@@ -91,6 +94,15 @@ CREATE TABLE alert (
   times  BIGINT NOT NULL,
   PRIMARY KEY (gate, kind, about)
 );
+CREATE TABLE deletion (
+  log   BIGINT NOT NULL REFERENCES log (id),
+  first BIGINT NOT NULL,
+  count BIGINT NOT NULL,
+  at    BIGINT NOT NULL,
+  why   TEXT NOT NULL,
+  by    TEXT NOT NULL,
+  PRIMARY KEY (log, first)
+);
 CREATE TABLE registry (
   site     TEXT PRIMARY KEY,
   version  BIGINT NOT NULL,
@@ -125,6 +137,11 @@ CREATE TABLE policy (
   at      BIGINT NOT NULL,
   PRIMARY KEY (site, version)
 );
+-- For what has no partition of its own: entries older than those, and those that
+-- outlive the retention of most.
+CREATE TABLE entry_rest PARTITION OF entry DEFAULT;
+CREATE TABLE block_rest PARTITION OF block DEFAULT;
+CREATE TABLE delta_rest PARTITION OF delta DEFAULT;
 -- Packed already: trying again would only cost time.
 ALTER TABLE block ALTER data SET STORAGE EXTERNAL;
 ALTER TABLE leaf ALTER hashes SET STORAGE EXTERNAL;
@@ -140,6 +157,7 @@ DROP TABLE policy;
 DROP TABLE chunk;
 DROP TABLE roster;
 DROP TABLE registry;
+DROP TABLE deletion;
 DROP TABLE alert;
 DROP TABLE peer_mark;
 DROP TABLE delta;

@@ -31,6 +31,8 @@ CREATE TABLE log (
   forked   INTEGER NOT NULL,
   first_at INTEGER NOT NULL,
   last_at  INTEGER NOT NULL,
+  purged   INTEGER NOT NULL DEFAULT 0,
+  purges   INTEGER NOT NULL DEFAULT 0,
   UNIQUE (gate, epoch)
 );
 CREATE TABLE leaf (
@@ -46,6 +48,7 @@ CREATE TABLE block (
   count INTEGER NOT NULL,
   until INTEGER NOT NULL,
   key   BLOB NOT NULL,
+  blinds BLOB,
   data  BLOB NOT NULL,
   PRIMARY KEY (log, first)
 );
@@ -91,6 +94,15 @@ CREATE TABLE alert (
   times  INTEGER NOT NULL,
   PRIMARY KEY (gate, kind, about)
 ) WITHOUT ROWID;
+CREATE TABLE deletion (
+  log   INTEGER NOT NULL REFERENCES log (id),
+  first INTEGER NOT NULL,
+  count INTEGER NOT NULL,
+  at    INTEGER NOT NULL,
+  why   TEXT NOT NULL,
+  by    TEXT NOT NULL,
+  PRIMARY KEY (log, first)
+) WITHOUT ROWID;
 CREATE TABLE registry (
   site     TEXT PRIMARY KEY,
   version  INTEGER NOT NULL,
@@ -130,6 +142,7 @@ DROP TABLE policy;
 DROP TABLE chunk;
 DROP TABLE roster;
 DROP TABLE registry;
+DROP TABLE deletion;
 DROP TABLE alert;
 DROP TABLE peer_mark;
 DROP TABLE delta;
