@@ -17,7 +17,7 @@ import (
 
 const (
 	chunkAgain   = 5 * time.Second // a chunk that several gates want goes out once in this time
-	announcePoll = 5 * time.Second // how often publications of other processes are looked for
+	announcePoll = time.Second     // how often what other processes publish or order is looked for
 )
 
 // answerLoop sees to everything gates send but their journals.
@@ -36,6 +36,8 @@ func (s *Server) answerLoop(ctx context.Context) error {
 				err = s.noteStatus(ctx, m)
 			case wire.Alerts:
 				err = s.noteAlert(ctx, m)
+			case wire.Results:
+				err = s.noteResult(ctx, m)
 			}
 			if ctx.Err() != nil {
 				return ctx.Err()
@@ -108,6 +110,9 @@ func (s *Server) manifest(ctx context.Context, g *gate, nonce string, q *wire.Re
 			if body.Registry.Chunks, err = s.store.chunks(ctx, g.site); err != nil {
 				return fmt.Errorf("cannot read the registry's chunks: %w", err)
 			}
+			if body.Registry.Contains, err = s.store.contained(ctx, g.site); err != nil {
+				return fmt.Errorf("cannot read what the registry contains: %w", err)
+			}
 		}
 	}
 	pol, err := s.store.policy(ctx, g.site)
@@ -171,6 +176,12 @@ func (s *Server) announceLoop(ctx context.Context) error {
 			return ctx.Err()
 		case <-t.C:
 		case <-s.published:
+		}
+		if err := s.sendCommands(ctx); err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			s.log.Warn("cannot send commands, will try again", "error", err)
 		}
 		now, err := s.store.publications(ctx)
 		if err != nil {

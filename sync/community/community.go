@@ -24,6 +24,7 @@ type Config struct {
 	Community string      // the first part of the logs' origins
 	Signer    edge.Signer // cosigns heads, signs refusals, manifests and deltas
 	Log       *slog.Logger
+	Retention Retention // zero values are the defaults
 }
 
 // Transport carries messages to and from the broker.
@@ -107,7 +108,7 @@ func (s *Server) Attach(t Transport) {
 			s.take(incoming{g, payload})
 		}
 	})
-	for _, c := range []wire.Channel{wire.Requests, wire.Status, wire.Alerts} {
+	for _, c := range []wire.Channel{wire.Requests, wire.Status, wire.Alerts, wire.Results} {
 		t.Subscribe(wire.Topic("+", "+", c), func(topic string, payload []byte) {
 			if g, c, ok := s.from(topic); ok {
 				select {
@@ -151,6 +152,7 @@ func (s *Server) Run(ctx context.Context) error {
 	g.Go(func() error { return s.relayLoop(ctx) })
 	g.Go(func() error { return s.answerLoop(ctx) })
 	g.Go(func() error { return s.announceLoop(ctx) })
+	g.Go(func() error { return s.purgeLoop(ctx) })
 	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}

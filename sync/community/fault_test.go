@@ -321,7 +321,7 @@ func FuzzReceive(f *testing.F) {
 	s, _, _ := start(f, filepath.Join(f.TempDir(), "c.db"))
 	register(f, s, d, "")
 	ctx := context.Background()
-	c := committer{Server: s, logs: map[logName]*gateLog{}}
+	c := committer{Server: s, logs: map[logName]*gateLog{}, newest: map[int64]int64{}}
 	f.Fuzz(func(t *testing.T, payload []byte) {
 		p, err := s.prepare(ctx, incoming{gateName{d.site, d.gate}, payload})
 		if err != nil {

@@ -25,9 +25,10 @@ type Changes struct {
 
 // ImportOptions say how a roster is imported.
 type ImportOptions struct {
-	DryRun   bool
-	MaxGone  float64          // share of the passes that may go, 0 to 1; more is refused
-	Progress func(rows int64) // called now and then
+	DryRun    bool
+	DropLocal bool             // forget what gates changed by themselves: the file is right
+	MaxGone   float64          // share of the passes that may go, 0 to 1; more is refused
+	Progress  func(rows int64) // called now and then
 }
 
 // ErrTooManyGone says that an import would remove more passes than allowed: most
@@ -145,6 +146,11 @@ func importRoster(ctx context.Context, tx *sql.Tx, site string, rows iter.Seq2[e
 	if o.DryRun {
 		return errDry
 	}
+	if o.DropLocal {
+		if _, err := tx.ExecContext(ctx, `DELETE FROM local_change WHERE site = $1`, site); err != nil {
+			return err
+		}
+	}
 	if err := cutChunks(ctx, tx, site, identity, ch.Version); err != nil {
 		return err
 	}
@@ -176,6 +182,10 @@ func cutChunks(ctx context.Context, tx *sql.Tx, site, identity string, version i
 		first int64
 		plain []byte
 	}
+	local, err := localChanges(ctx, tx, site)
+	if err != nil {
+		return err
+	}
 	// The chunks are made page by page: a statement that reads stays open on no
 	// engine while another one writes in the same transaction.
 	after := int64(0)
@@ -197,6 +207,12 @@ func cutChunks(ctx context.Context, tx *sql.Tx, site, identity string, version i
 			}
 			n++
 			after = pass
+			if l, ok := local[pass]; ok {
+				var err error
+				if text, err = l.onto(text); err != nil {
+					return err
+				}
+			}
 			c.plain = append(append(c.plain, text...), '\n')
 			done = endsChunk(pass) || len(c.plain) > wire.MaxChunk/2
 			return nil
@@ -228,7 +244,12 @@ func cutChunks(ctx context.Context, tx *sql.Tx, site, identity string, version i
 			return err
 		}
 	}
-	_, err = tx.ExecContext(ctx, `DELETE FROM chunk WHERE site = $1 AND version <> $2`, site, version)
+	if _, err = tx.ExecContext(ctx, `DELETE FROM chunk WHERE site = $1 AND version <> $2`, site, version); err != nil {
+		return err
+	}
+	// What was received of the gates' own changes is in these chunks now.
+	_, err = tx.ExecContext(ctx, `UPDATE contains SET published = received
+		WHERE log IN (SELECT l.id FROM log l JOIN gate g ON g.id = l.gate WHERE g.site = $1)`, site)
 	return err
 }
 

@@ -75,6 +75,34 @@ func (s *Server) Purge(ctx context.Context, now time.Time, r Retention) (Destroy
 	return d, nil
 }
 
+// purgeEvery is how often retention is enforced.
+const purgeEvery = time.Hour
+
+func (s *Server) purgeLoop(ctx context.Context) error {
+	t := time.NewTicker(purgeEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-t.C:
+		}
+		err := s.Republish(ctx) // so that no local change is purged before a snapshot has it
+		var d Destroyed
+		if err == nil {
+			d, err = s.Purge(ctx, time.Now(), s.cfg.Retention)
+		}
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil:
+			s.log.Error("retention is not enforced, will try again", "error", err)
+		case d.Entries > 0:
+			s.log.Info("past retention", "destroyed", d.Entries, "partitions", d.Partitions)
+		}
+	}
+}
+
 // ErasePerson destroys everything that is stored of one pass: its entries and its
 // line in the roster. Counters and positions of it go with the entries; what other
 // gates were told is theirs to purge.

@@ -2,6 +2,7 @@ package community
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -224,7 +225,7 @@ func blinded(b *wire.Batch, from, to uint64) bool {
 // commitLoop is the only writer of logs. It takes all batches that are waiting
 // into one transaction, and lets receipts out only after its commit.
 func (s *Server) commitLoop(ctx context.Context) error {
-	c := committer{Server: s, logs: map[logName]*gateLog{}}
+	c := committer{Server: s, logs: map[logName]*gateLog{}, newest: map[int64]int64{}}
 	pause := pauseMin
 	for {
 		var group []*prepared
@@ -268,6 +269,7 @@ func (s *Server) commitLoop(ctx context.Context) error {
 			s.log.Error("cannot store batches; gates will send them again", "batches", len(group), "error", err)
 			s.dropped.Add(uint64(len(group)))
 			clear(c.logs)
+			clear(c.newest)
 			if errors.Is(err, errMoved) {
 				continue // somebody else was faster; what is stored now is read again
 			}
@@ -291,7 +293,8 @@ type logName struct {
 // committer holds what only the commit loop may touch.
 type committer struct {
 	*Server
-	logs map[logName]*gateLog // as stored
+	logs   map[logName]*gateLog // as stored
+	newest map[int64]int64      // of each gate, the id of the log that began last
 }
 
 // maxLogs bounds the logs that are remembered; each is about a kilobyte.
@@ -335,7 +338,7 @@ func (c *committer) commit(ctx context.Context, group []*prepared) (int, error) 
 		}
 		if v.alarm != nil {
 			alarms = append(alarms, *v.alarm)
-			c.log.Warn("batch refused", "site", p.site, "gate", p.gate, "kind", v.alarm.kind, "why", v.alarm.text)
+			c.log.Warn("alert", "site", p.site, "gate", p.gateName.gate, "kind", v.alarm.kind, "text", v.alarm.text)
 		}
 		if v.receipt != nil {
 			out = append(out, reply{p.gateName, v.receipt})
@@ -347,6 +350,7 @@ func (c *committer) commit(ctx context.Context, group []*prepared) (int, error) 
 		}
 		for _, a := range adds {
 			*a.log = a.next
+			c.newest[a.next.gate.id] = max(c.newest[a.next.gate.id], a.next.id)
 		}
 		for n, l := range fresh {
 			if l.tree.size > 0 {
@@ -475,6 +479,42 @@ func (c *committer) decide(ctx context.Context, p *prepared, v *verdict) error {
 	}
 	v.add = &addition{log: l, before: cur.tree.size, first: from, cols: p.cols[overlap:], pieces: pieces, next: next}
 	v.receipt = &wire.Receipt{Epoch: next.epoch, Size: next.tree.size, Head: string(next.receipt)}
+	return c.suspect(ctx, cur, &next, v)
+}
+
+// twoDevices is the alert of two devices with one identity.
+const twoDevices = "two_devices"
+
+// suspect raises an alert when it looks as if two devices lived under one name:
+// both were restored from one image, or one goes on that was replaced. Both are
+// stored, each in its epoch; which is the gate is for a person to say.
+func (c *committer) suspect(ctx context.Context, cur, next *gateLog, v *verdict) error {
+	g := next.gate.id
+	if _, ok := c.newest[g]; !ok {
+		var id sql.NullInt64
+		if err := c.store.r.QueryRowContext(ctx, `SELECT MAX(id) FROM log WHERE gate = $1`, g).Scan(&id); err != nil {
+			return fmt.Errorf("cannot read the gate's epochs: %w", err)
+		}
+		c.newest[g] = id.Int64
+	}
+	newest := c.newest[g]
+	switch {
+	case newest == 0: // its first epoch
+	case cur.id == newest:
+	case cur.id != 0:
+		v.alarm = &alarm{gate: g, kind: twoDevices, about: next.epoch.String(), text: "an epoch goes on although another one has begun since"}
+	case cur.tree.size == 0 && next.parent == 0:
+		v.alarm = &alarm{gate: g, kind: string(wire.RefusedEpoch), about: next.epoch.String(), text: "a new epoch begins that does not say which one it follows"}
+	case cur.tree.size == 0:
+		var other string
+		err := c.store.r.QueryRowContext(ctx, `SELECT epoch FROM log WHERE gate = $1 AND parent = $2 ORDER BY id LIMIT 1`, g, next.parent.String()).Scan(&other)
+		if err != nil && !errors.Is(err, sql.ErrNoRows) {
+			return fmt.Errorf("cannot read the gate's epochs: %w", err)
+		}
+		if other != "" {
+			v.alarm = &alarm{gate: g, kind: twoDevices, about: next.epoch.String(), text: "epochs " + other + " and " + next.epoch.String() + " both follow " + next.parent.String()}
+		}
+	}
 	return nil
 }
 

@@ -216,8 +216,11 @@ func (s *store) add(ctx context.Context, now int64, adds []*addition) error {
 			for i := range a.cols {
 				c := &a.cols[i]
 				d := deltaRow{log: n.id, seq: a.first + uint64(i), at: c.time, deltas: string(c.deltas)}
-				if string(c.kind) == string(edge.KindRegistry) {
+				if string(c.kind) == string(edge.KindRegistry) && c.data != nil {
 					d.change = string(c.data)
+					if err := noteChange(ctx, tx, n, d.seq, c.data); err != nil {
+						return fmt.Errorf("cannot note a local change of %s: %w", n.name(), err)
+					}
 				}
 				if d.deltas != "" || d.change != "" {
 					deltas = append(deltas, d)

@@ -48,8 +48,8 @@ type RegistryRef struct {
 	// Key is an age identity, encrypted (age, binary) to this gate's recipient; the
 	// chunks are encrypted to it, once for the whole site.
 	Key []byte `json:"key"`
-	// Contains is, for each epoch of this gate, how far its local changes are in
-	// the snapshot: the overlay up to there may go.
+	// Contains says how far the changes that the site's gates made by themselves are
+	// in the snapshot: what a gate laid over the one before may go up to there.
 	Contains []PeerMark `json:"contains,omitempty"`
 }
 

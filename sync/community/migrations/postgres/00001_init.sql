@@ -117,6 +117,33 @@ CREATE TABLE roster (
   version BIGINT NOT NULL,
   PRIMARY KEY (site, pass)
 );
+CREATE TABLE local_change (
+  site   TEXT NOT NULL,
+  pass   BIGINT NOT NULL,
+  at     BIGINT NOT NULL,
+  status TEXT NOT NULL,
+  reason TEXT NOT NULL,
+  PRIMARY KEY (site, pass)
+);
+CREATE TABLE contains (
+  log       BIGINT NOT NULL REFERENCES log (id),
+  received  BIGINT NOT NULL,
+  published BIGINT NOT NULL,
+  PRIMARY KEY (log)
+);
+CREATE TABLE command (
+  number  BIGINT PRIMARY KEY,
+  site    TEXT NOT NULL,
+  gate    TEXT NOT NULL,
+  payload TEXT NOT NULL,
+  name    TEXT NOT NULL,
+  actor   TEXT NOT NULL,
+  issued  BIGINT NOT NULL,
+  expires BIGINT NOT NULL,
+  sent    BIGINT NOT NULL,
+  status  TEXT NOT NULL,
+  text    TEXT NOT NULL
+);
 CREATE TABLE chunk (
   site  TEXT NOT NULL,
   first BIGINT NOT NULL,
@@ -155,6 +182,9 @@ CREATE VIEW entries AS
 DROP VIEW entries;
 DROP TABLE policy;
 DROP TABLE chunk;
+DROP TABLE command;
+DROP TABLE contains;
+DROP TABLE local_change;
 DROP TABLE roster;
 DROP TABLE registry;
 DROP TABLE deletion;

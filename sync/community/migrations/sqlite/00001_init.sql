@@ -117,6 +117,33 @@ CREATE TABLE roster (
   version INTEGER NOT NULL,
   PRIMARY KEY (site, pass)
 ) WITHOUT ROWID;
+CREATE TABLE local_change (
+  site   TEXT NOT NULL,
+  pass   INTEGER NOT NULL,
+  at     INTEGER NOT NULL,
+  status TEXT NOT NULL,
+  reason TEXT NOT NULL,
+  PRIMARY KEY (site, pass)
+) WITHOUT ROWID;
+CREATE TABLE contains (
+  log       INTEGER NOT NULL REFERENCES log (id),
+  received  INTEGER NOT NULL,
+  published INTEGER NOT NULL,
+  PRIMARY KEY (log)
+) WITHOUT ROWID;
+CREATE TABLE command (
+  number  INTEGER PRIMARY KEY,
+  site    TEXT NOT NULL,
+  gate    TEXT NOT NULL,
+  payload TEXT NOT NULL,
+  name    TEXT NOT NULL,
+  actor   TEXT NOT NULL,
+  issued  INTEGER NOT NULL,
+  expires INTEGER NOT NULL,
+  sent    INTEGER NOT NULL,
+  status  TEXT NOT NULL,
+  text    TEXT NOT NULL
+);
 CREATE TABLE chunk (
   site  TEXT NOT NULL,
   first INTEGER NOT NULL,
@@ -140,6 +167,9 @@ CREATE TABLE policy (
 -- +goose Down
 DROP TABLE policy;
 DROP TABLE chunk;
+DROP TABLE command;
+DROP TABLE contains;
+DROP TABLE local_change;
 DROP TABLE roster;
 DROP TABLE registry;
 DROP TABLE deletion;

@@ -1,0 +1,112 @@
+package community
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+
+	"gatehouse/edge"
+	"gatehouse/sync/wire"
+)
+
+// noteChange notes what a gate changed about a pass by itself. It is laid over the
+// roster in the next snapshot; of two changes of one pass the later holds.
+func noteChange(ctx context.Context, tx *sql.Tx, l *gateLog, seq uint64, data []byte) error {
+	var c edge.PassChange
+	if json.Unmarshal(data, &c) != nil || c.Pass < 1 {
+		return nil // an entry of its kind that this version does not know
+	}
+	_, err := tx.ExecContext(ctx, `INSERT INTO local_change (site, pass, at, status, reason) VALUES ($1, $2, $3, $4, $5)
+		ON CONFLICT (site, pass) DO UPDATE SET at = excluded.at, status = excluded.status, reason = excluded.reason WHERE local_change.at <= excluded.at`,
+		l.gate.site, int64(c.Pass), c.At, string(c.Status), c.Reason)
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, `INSERT INTO contains (log, received, published) VALUES ($1, $2, 0)
+		ON CONFLICT (log) DO UPDATE SET received = excluded.received`, l.id, int64(seq+1))
+	return err
+}
+
+// localChange is what holds of a pass whatever the roster says.
+type localChange struct{ status, reason string }
+
+func localChanges(ctx context.Context, q querier, site string) (map[int64]localChange, error) {
+	out := map[int64]localChange{}
+	rows, err := q.QueryContext(ctx, `SELECT pass, status, reason FROM local_change WHERE site = $1 AND status <> ''`, site)
+	err = each(rows, err, func() error {
+		var pass int64
+		var c localChange
+		err := rows.Scan(&pass, &c.status, &c.reason)
+		out[pass] = c
+		return err
+	})
+	return out, err
+}
+
+// onto lays the change over a roster's row.
+func (c localChange) onto(text []byte) ([]byte, error) {
+	var r wire.Row
+	if err := json.Unmarshal(text, &r); err != nil {
+		return nil, fmt.Errorf("stored row of the roster: %w", err)
+	}
+	r.Pass.Status, r.Pass.Reason = edge.PassStatus(c.status), c.reason
+	return wire.Encode(r)
+}
+
+// contained says how far the gates' own changes are in the published registry.
+func (s *store) contained(ctx context.Context, site string) ([]wire.PeerMark, error) {
+	var out []wire.PeerMark
+	rows, err := s.r.QueryContext(ctx, `SELECT g.name, l.epoch, c.published FROM contains c JOIN log l ON l.id = c.log JOIN gate g ON g.id = l.gate
+		WHERE g.site = $1 AND c.published > 0 ORDER BY l.id`, site)
+	err = each(rows, err, func() error {
+		var m wire.PeerMark
+		var epoch string
+		var next int64
+		if err := rows.Scan(&m.Gate, &epoch, &next); err != nil {
+			return err
+		}
+		m.Next = uint64(next)
+		var err error
+		m.Epoch, err = edge.ParseEpoch(epoch)
+		out = append(out, m)
+		return err
+	})
+	return out, err
+}
+
+// Republish makes a new version of every registry that lacks changes the gates
+// have made by themselves.
+func (s *Server) Republish(ctx context.Context) error {
+	var sites []string
+	rows, err := s.store.r.QueryContext(ctx, `SELECT DISTINCT g.site FROM contains c JOIN log l ON l.id = c.log JOIN gate g ON g.id = l.gate
+		JOIN registry r ON r.site = g.site WHERE c.received > c.published`)
+	err = each(rows, err, func() error {
+		var site string
+		err := rows.Scan(&site)
+		sites = append(sites, site)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("cannot find local changes: %w", err)
+	}
+	for _, site := range sites {
+		err := s.store.write(ctx, func(tx *sql.Tx) error {
+			var version int64
+			var identity string
+			if err := tx.QueryRowContext(ctx, `SELECT version, identity FROM registry WHERE site = $1`, site).Scan(&version, &identity); err != nil {
+				return err
+			}
+			if err := cutChunks(ctx, tx, site, identity, version+1); err != nil {
+				return err
+			}
+			_, err := tx.ExecContext(ctx, `UPDATE registry SET version = $1 WHERE site = $2`, version+1, site)
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("cannot publish the registry of %s anew: %w", site, err)
+		}
+		s.tell()
+	}
+	return nil
+}

@@ -1,0 +1,185 @@
+package community
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"filippo.io/age"
+
+	"gatehouse/edge"
+	"gatehouse/sync/wire"
+)
+
+func TestTwoDevicesWithOneIdentity(t *testing.T) {
+	s, b, _ := start(t, filepath.Join(t.TempDir(), "c.db"))
+	first := newDevice("estate", "east", 7, 1)
+	first.addLines(5)
+	register(t, s, first, "")
+	first.want(t, first.send(t, b, 0, 5), 5)
+	begin := func(epoch edge.Epoch) *device {
+		d := newDevice("estate", "east", epoch, 1)
+		d.add(fmt.Sprintf(`{"v":1,"kind":"epoch","t":1,"data":{"epoch":"%s","parent":"%s","forked":5}}`, epoch, edge.Epoch(7)))
+		d.addLines(3)
+		d.want(t, d.send(t, b, 0, 2), 2)
+		return d
+	}
+	alerts := func() []string {
+		as, err := s.Alerts(context.Background(), "estate")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out []string
+		for _, a := range as {
+			if a.Kind == twoDevices {
+				out = append(out, a.About+" "+a.Text)
+			}
+		}
+		return out
+	}
+	restored := begin(8)
+	if got := alerts(); len(got) != 0 {
+		t.Fatalf("one restored device: %q", got)
+	}
+	twin := begin(9) // of the same image
+	if got := alerts(); len(got) != 1 || !strings.Contains(got[0], "both follow") {
+		t.Fatalf("%q", got)
+	}
+	twin.want(t, twin.send(t, b, 2, 3), 3)
+	if got := alerts(); len(got) != 1 {
+		t.Fatalf("%q", got)
+	}
+	restored.want(t, restored.send(t, b, 2, 3), 3) // and the other goes on
+	if got := alerts(); len(got) != 2 {
+		t.Fatalf("%q", got)
+	}
+	whole(t, s, restored, 3)
+	whole(t, s, twin, 3)
+}
+
+// What a gate changes by itself outlives an import, and a snapshot says that it
+// has it.
+func TestLocalChangesAreLaidOverTheRoster(t *testing.T) {
+	testLocal(t, filepath.Join(t.TempDir(), "c.db"))
+}
+
+func testLocal(t *testing.T, where string) {
+	s, b, _ := start(t, where)
+	ctx := context.Background()
+	d, west := newDevice("estate", "east", 7, 1), newDevice("estate", "west", 9, 2)
+	id, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	register(t, s, d, id.Recipient().String())
+	register(t, s, west, "")
+	if _, err := s.ImportRoster(ctx, "estate", roster(10, 0), ImportOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	d.add(line(1))
+	d.add(`{"v":1,"kind":"registry","t":1700000000000,"data":{"pass":14,"status":"suspended","reason":"lent","at":1700000000000}}`)
+	d.want(t, d.send(t, b, 0, 2), 2)
+	if p := peers(t, b, west); len(p.Entries) != 1 || !strings.Contains(string(p.Entries[0].Change), `"suspended"`) {
+		t.Fatalf("the peers were told %+v", p)
+	}
+	status := func(nonce string) (edge.Pass, []wire.PeerMark) {
+		t.Helper()
+		m := d.ask(t, b, wire.Request{Nonce: nonce})
+		cid, err := age.ParseX25519Identity(string(decrypt(t, m.Registry.Key, id)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.ask(t, b, wire.Request{Nonce: nonce + "w", Want: m.Registry.Chunks})
+		plain, err := wire.Expand(decrypt(t, b.take(t, wire.RegistryTopic("estate", m.Registry.Chunks[0])), cid), wire.MaxChunk)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var r wire.Row
+		if err := wire.Decode(split(plain)[1], &r); err != nil {
+			t.Fatal(err)
+		}
+		return r.Pass, m.Registry.Contains
+	}
+	if p, marks := status("a"); p.Status != edge.PassActive || len(marks) != 0 {
+		t.Fatalf("before: %+v %+v", p, marks)
+	}
+	if err := s.Republish(ctx); err != nil {
+		t.Fatal(err)
+	}
+	want := wire.PeerMark{Gate: "east", Epoch: 7, Next: 2}
+	if p, marks := status("b"); p.ID != 14 || p.Status != edge.PassSuspended || p.Reason != "lent" || len(marks) != 1 || marks[0] != want {
+		t.Fatalf("republished: %+v %+v", p, marks)
+	}
+	if _, err := s.ImportRoster(ctx, "estate", roster(10, 3), ImportOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if p, _ := status("c"); p.Status != edge.PassSuspended {
+		t.Fatal("an import has undone a gate's change")
+	}
+	d.add(`{"v":1,"kind":"registry","t":1700000000001,"data":{"pass":14,"at":1700000000001}}`)
+	d.want(t, d.send(t, b, 2, 3), 3)
+	if err := s.Republish(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if p, _ := status("d"); p.Status != edge.PassActive {
+		t.Fatal("a change that was taken back still holds")
+	}
+}
+
+func TestCommands(t *testing.T) {
+	s, b, _ := start(t, filepath.Join(t.TempDir(), "c.db"))
+	ctx := context.Background()
+	d := newDevice("estate", "east", 7, 1)
+	register(t, s, d, "")
+	order := Order{Site: "estate", Gate: "east", Name: "open", Args: []byte(`{"lane":"east-in"}`), Actor: "operator:li"}
+	if _, err := s.Command(ctx, order, time.Minute); err == nil {
+		t.Error("a gate that is not online got a command")
+	}
+	payload, err := wire.Encode(wire.StatusMessage{V: 1, Online: true, Nonce: "abc"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.deliver(d.topic(wire.Status), payload)
+	d.ask(t, b, wire.Request{Nonce: "x"}) // the status was handled before it
+	var last uint64
+	for range 2 {
+		n, err := s.Command(ctx, order, time.Minute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := wire.OpenEnvelope(b.take(t, d.topic(wire.Commands)), wire.TypeCommand, "estate", "east", wire.UseCommands,
+			[]wire.ServerKey{{ID: serverKey.name, Public: serverKey.Public(), Uses: []wire.Use{wire.UseCommands}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var c wire.CommandBody
+		if err := wire.Decode(e.Body, &c); err != nil {
+			t.Fatal(err)
+		}
+		if c.Number != n || c.Number <= last || c.Nonce != "abc" || c.Name != "open" || string(c.Args) != `{"lane":"east-in"}` || c.Expires == 0 {
+			t.Errorf("%+v after %d", c, last)
+		}
+		last = n
+	}
+	payload, err = wire.Encode(wire.Result{V: 1, Number: last, Status: "done"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.deliver(wire.Topic("estate", "west", wire.Results), payload) // not its command
+	d.ask(t, b, wire.Request{Nonce: "y"})
+	if o, err := s.OrderOf(ctx, last); err != nil || o.Status != "" {
+		t.Errorf("%+v %v", o, err)
+	}
+	b.deliver(d.topic(wire.Results), payload)
+	d.ask(t, b, wire.Request{Nonce: "z"})
+	if o, err := s.OrderOf(ctx, last); err != nil || o.Status != "done" || o.Actor != "operator:li" {
+		t.Errorf("%+v %v", o, err)
+	}
+	if _, err := s.OrderOf(ctx, 5); !errors.Is(err, edge.ErrUnknown) {
+		t.Error(err)
+	}
+}
