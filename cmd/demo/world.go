@@ -23,7 +23,6 @@ import (
 	"gatehouse/device"
 	"gatehouse/device/sim"
 	"gatehouse/edge"
-	"gatehouse/edge/registry"
 	firmwareconfig "gatehouse/firmware-config"
 )
 
@@ -299,9 +298,6 @@ func (w *world) waitReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	for _, g := range w.gates {
-		if _, err := g.app.Registry.Import(ctx, rows(w.est), registry.ImportOptions{}); err != nil {
-			return err
-		}
 		for {
 			c, err := g.app.Registry.Counts(ctx)
 			if err != nil {

@@ -122,7 +122,11 @@ func Build(ctx context.Context, cfg *config.Gate, o Options) (_ *App, err error)
 		if a.code, err = consoleCode(filepath.Join(cfg.State, "keys", "console.code")); err != nil {
 			return nil, err
 		}
-		deps := console.Deps{Lanes: a.Lanes, Journal: a.Journal, Passes: a.Registry, Text: a.text, Devices: a.Devices, Log: a.log}
+		deps := console.Deps{Lanes: a.Lanes, Journal: a.Journal, Passes: a.Registry, Text: a.text, Devices: a.Devices, Rules: a.rules, Log: a.log,
+			Record: func(ctx context.Context, k edge.Kind, actor string, data any) error {
+				_, err := a.recordBy(ctx, k, actor, data)
+				return err
+			}}
 		if a.link != nil {
 			deps.Sync = a.SyncStatus
 		}
@@ -267,16 +271,35 @@ func (a *App) SyncStatus() edge.SyncStatus {
 
 // record appends an entry of the system's own.
 func (a *App) record(ctx context.Context, k edge.Kind, data any) (edge.EntryRef, error) {
+	return a.recordBy(ctx, k, "system", data)
+}
+
+func (a *App) recordBy(ctx context.Context, k edge.Kind, actor string, data any) (edge.EntryRef, error) {
 	b, err := json.Marshal(data)
 	if err != nil {
 		return edge.EntryRef{}, err
 	}
-	e := &edge.Entry{Kind: k, Of: -1, Actor: "system", Stamp: a.Clock.Now(), Registry: a.Registry.Version(), Data: b}
+	e := &edge.Entry{Kind: k, Of: -1, Actor: actor, Stamp: a.Clock.Now(), Registry: a.Registry.Version(), Data: b}
 	if p := a.Policies.Current(); p != nil {
 		e.Policy = p.Hash()
 	}
 	seq, err := a.Journal.Append(ctx, e, nil)
 	return edge.EntryRef{Gate: a.cfg.Gate, Epoch: a.Journal.Epoch(), Seq: seq}, err
+}
+
+// rules is the policy in force, for people.
+func (a *App) rules() console.Rules {
+	p := a.Policies.Current()
+	out := console.Rules{Title: p.Title(), Hash: p.Hash()}
+	for _, r := range p.Rules() {
+		x := console.Rule{ID: r.ID, Title: r.Title, Kind: r.Kind, Outcome: r.Outcome, Area: r.Area, Category: r.Category, Direction: string(r.Direction),
+			Slot: r.Slot, By: r.Authority.By, Basis: r.Authority.Basis}
+		if r.Authority.Until != 0 {
+			x.Until = time.UnixMilli(r.Authority.Until)
+		}
+		out.List = append(out.List, x)
+	}
+	return out
 }
 
 // Run runs the gate until ctx is done or a part fails, and stops it in order.

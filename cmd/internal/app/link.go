@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"gatehouse/edge"
+	"gatehouse/sync/downlink"
 	"gatehouse/sync/mqtt"
 	"gatehouse/sync/uplink"
 	"gatehouse/sync/wire"
@@ -20,6 +21,7 @@ import (
 type link struct {
 	client *mqtt.Client
 	up     *uplink.Uplink
+	down   *downlink.Downlink
 }
 
 // newLink builds the transport, the uplink and the downlink. Nothing connects.
@@ -59,6 +61,7 @@ func newLink(a *App) (*link, error) {
 	if err != nil {
 		return nil, err
 	}
+	l.down, err = newDownlink(a, l, keys)
 	return l, err
 }
 
@@ -75,6 +78,7 @@ func (l *link) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return l.client.Run(ctx) })
 	g.Go(func() error { return l.up.Run(ctx) })
+	g.Go(func() error { return l.down.Run(ctx) })
 	return g.Wait()
 }
 

@@ -22,6 +22,7 @@ import (
 type base struct {
 	store, community, keys string
 	verbose                bool
+	keep                   community.Retention // of run
 }
 
 // New makes the command tree of communityd.
@@ -44,7 +45,7 @@ master of the roster and of the policy in force.`,
 	f.StringVar(&b.community, "community", "", "`name` of the community: the first part of the logs' origins")
 	f.StringVar(&b.keys, "keys", "", "`folder` of the server's keys (default: community-keys beside the store)")
 	f.BoolVarP(&b.verbose, "verbose", "v", false, "log more")
-	root.AddCommand(b.run(), b.gates(), b.roster(), b.policy(), b.query(), b.export(), b.verify(), b.prove(), b.alerts(), b.trust())
+	root.AddCommand(b.run(), b.gates(), b.roster(), b.policy(), b.query(), b.export(), b.verify(), b.prove(), b.alerts(), b.trust(), b.command(), b.erase(), b.purge())
 	return root
 }
 
@@ -88,7 +89,7 @@ func (b *base) open(cmd *cobra.Command) (*community.Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return community.Open(cmd.Context(), b.store, community.Config{Community: b.community, Signer: s, Log: b.logger(cmd.ErrOrStderr())})
+	return community.Open(cmd.Context(), b.store, community.Config{Community: b.community, Signer: s, Log: b.logger(cmd.ErrOrStderr()), Retention: b.keep})
 }
 
 // with runs f on the open store.

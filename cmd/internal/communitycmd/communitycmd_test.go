@@ -19,6 +19,7 @@ import (
 
 	"gatehouse/edge"
 	"gatehouse/edge/identity"
+	"gatehouse/sync/community"
 	"gatehouse/sync/mqtt"
 	"gatehouse/sync/wire"
 )
@@ -193,12 +194,71 @@ func TestFromTheFirstWordToAProof(t *testing.T) {
 		t.Error("a proof was believed that another key has signed")
 	}
 
+	if out, err := do(ctx, dir, "purge", "--keep", "1"); err != nil || !strings.HasPrefix(out, "0 entries") {
+		t.Errorf("%s %v", out, err) // filed under the time it came: its own clock was not set
+	}
+	if out, err := do(ctx, dir, "erase", "--site", "estate", "--pass", "5"); err != nil || !strings.HasPrefix(out, "0 entries") {
+		t.Errorf("%s %v", out, err)
+	}
+	if _, err := do(ctx, dir, "command", "estate/east", "open"); err == nil || !strings.Contains(err.Error(), "not online") {
+		t.Errorf("a gate without a nonce was given an order: %v", err)
+	}
+	orders := make(chan []byte, 1)
+	if status, err = wire.Encode(wire.StatusMessage{V: 1, Online: true, Nonce: "n1", Key: vkey}); err != nil {
+		t.Fatal(err)
+	}
+	gcancel()
+	<-left
+	// The gate comes back as one that takes orders.
+	gate, err = mqtt.New(mqtt.Config{URL: "mqtt://" + addr, ClientID: "east", MinBackoff: 10 * time.Millisecond}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	gate.Subscribe(wire.Topic("estate", "east", wire.Commands), func(_ string, p []byte) { orders <- p })
+	gate.OnConnect(func(context.Context) { up <- struct{}{} })
+	gctx, gcancel = context.WithCancel(context.Background())
+	go func() { left <- gate.Run(gctx) }()
+	<-up
+	go func() {
+		var c wire.CommandBody
+		e, err := wire.OpenEnvelope(<-orders, wire.TypeCommand, "estate", "east", wire.UseCommands, []wire.ServerKey{serverTrust(t, server)})
+		if err == nil {
+			err = wire.Decode(e.Body, &c)
+		}
+		if err != nil {
+			t.Errorf("order: %v", err)
+			return
+		}
+		res, err := wire.Encode(wire.Result{V: 1, Number: c.Number, Status: "done", Text: "opened"})
+		if err == nil {
+			err = gate.Publish(ctx, wire.Topic("estate", "east", wire.Results), res, false)
+		}
+		if err != nil {
+			t.Errorf("result: %v", err)
+		}
+	}()
+	until(t, func() bool {
+		publish(wire.Status, status)
+		out, err := do(ctx, dir, "command", "estate/east", "open", `{"lane":"east-in"}`)
+		if err != nil && !strings.Contains(err.Error(), "not online") {
+			t.Fatal(err)
+		}
+		return err == nil && strings.Contains(out, "done opened")
+	})
 	gcancel()
 	<-left
 	cancel()
 	if err := <-served; err != nil {
 		t.Errorf("serve: %v", err)
 	}
+}
+
+func serverTrust(t *testing.T, vkey string) wire.ServerKey {
+	name, public, err := community.VerifierKey(strings.TrimSpace(vkey))
+	if err != nil {
+		t.Error(err)
+	}
+	return wire.ServerKey{ID: name, Public: public[:], Uses: []wire.Use{wire.UseCommands}}
 }
 
 // until asks again, with the broker's round trip in between, until f is content.
@@ -244,6 +304,8 @@ func TestBadCommandLines(t *testing.T) {
 		"required flag":      {"roster", "import", "x"},
 		"at least one of":    {"run"},
 		"none of the others": {"run", "--embedded-broker", "--broker", "mqtt://x"},
+		"not a number of":    {"purge", "--keep", "28h"},
+		"not JSON":           {"command", "a/b", "open", "{"},
 		"--key is missing":   {"prove", "--check", "communitycmd_test.go"},
 	} {
 		if _, err := do(context.Background(), t.TempDir(), args...); err == nil || !strings.Contains(err.Error(), want) {

@@ -21,7 +21,7 @@ func (b *base) roster() *cobra.Command {
 	c := &cobra.Command{Use: "roster", Short: "The site's roster: the server is its master", Args: cobra.NoArgs, RunE: help}
 	var site, zone, gone string
 	var o roster.Options
-	var dry bool
+	var dry, drop bool
 	imp := &cobra.Command{
 		Use:   "import FILE",
 		Short: "Make a CSV or XLSX file the site's roster and publish it to the gates, all or nothing",
@@ -47,7 +47,7 @@ func (b *base) roster() *cobra.Command {
 				bar := progressbar.NewOptions64(-1, progressbar.OptionSetWriter(cmd.ErrOrStderr()), progressbar.OptionSetDescription("rows"),
 					progressbar.OptionClearOnFinish(), progressbar.OptionShowCount())
 				ch, err := s.ImportRoster(ctx, site, roster.Open(args[0], f, st.Size(), o), community.ImportOptions{
-					DryRun: dry, MaxGone: share, Progress: func(n int64) { _ = bar.Set64(n) }})
+					DryRun: dry, DropLocal: drop, MaxGone: share, Progress: func(n int64) { _ = bar.Set64(n) }})
 				_ = bar.Finish()
 				if errors.Is(err, community.ErrTooManyGone) {
 					return fmt.Errorf("%w\nIf that is meant, say how many may go: --max-gone 100%%", err)
@@ -68,6 +68,7 @@ func (b *base) roster() *cobra.Command {
 	f.StringVar(&site, "site", "", "`site` whose roster it is")
 	f.StringVar(&zone, "timezone", "UTC", "IANA `zone` of the dates in the file")
 	f.StringVar(&gone, "max-gone", "10%", "`share` of the passes that may go")
+	f.BoolVar(&drop, "drop-local", false, "forget what gates changed by themselves: the file is right")
 	f.BoolVar(&dry, "dry-run", false, "only say what would change")
 	f.StringToStringVar(&o.Mapping, "map", nil, "`header=field` for columns with other names; header=- leaves one out")
 	f.StringVar(&o.CardForm, "card-form", "", "what a bare card number is: em-hex, em-dec10, w26, w34, uid or qr")

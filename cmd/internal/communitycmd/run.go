@@ -46,6 +46,7 @@ broker asks nobody for a password: it is for a network where only gates are.`,
 	f.StringVar(&r.ca, "ca", "", "`file` with the authorities to trust (default: the system's)")
 	f.StringVar(&r.certificate, "cert", "", "`file` with this server's certificate for the broker")
 	f.StringVar(&r.tlsKey, "cert-key", "", "`file` with its key")
+	retentionFlags(c, &b.keep)
 	c.MarkFlagsMutuallyExclusive("broker", "embedded-broker")
 	c.MarkFlagsOneRequired("broker", "embedded-broker")
 	return c
