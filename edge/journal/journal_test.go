@@ -2,6 +2,7 @@ package journal
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -15,18 +16,19 @@ import (
 
 	"gatehouse/edge"
 	"gatehouse/edge/clock"
-	"gatehouse/edge/identity"
 )
 
 var epochStart = time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
 
 func options(t testing.TB, clk edge.Clock) Options {
-	id, err := identity.Open(filepath.Join(t.TempDir(), "keys"), "c/s/g")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return Options{Community: "c", Site: "s", Gate: "g", Clock: clk, Signer: id.Signer()}
+	return Options{Community: "c", Site: "s", Gate: "g", Clock: clk, Signer: signer{ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))}}
 }
+
+type signer struct{ key ed25519.PrivateKey }
+
+func (s signer) Name() string                    { return "c/s/g" }
+func (s signer) Public() []byte                  { return s.key.Public().(ed25519.PublicKey) }
+func (s signer) Sign(msg []byte) ([]byte, error) { return ed25519.Sign(s.key, msg), nil }
 
 func open(t testing.TB, path string, o Options) *Journal {
 	t.Helper()
