@@ -23,7 +23,16 @@ import (
 	"gatehouse/edge"
 	"gatehouse/edge/clock"
 	"gatehouse/sync/wire"
+	"gatehouse/sync/wire/wiretest"
 )
+
+var schemas = sync.OnceValue(func() *wiretest.Schemas {
+	s, err := wiretest.New()
+	if err != nil {
+		panic(err)
+	}
+	return s
+})
 
 type key struct {
 	name string
@@ -46,6 +55,7 @@ type gate struct {
 	device *age.X25519Identity
 	site   *age.X25519Identity
 	clock  *clock.Fake
+	bad    bool // what the server says now breaks the schema
 
 	subs      map[string]func(string, []byte)
 	onConnect []func(context.Context)
@@ -97,7 +107,7 @@ func (g *gate) Publish(_ context.Context, topic string, payload []byte, _ bool) 
 	default:
 		err = errors.New("unexpected topic " + topic)
 	}
-	if err != nil {
+	if err := errors.Join(err, schemas().Payload(topic, payload)); err != nil {
 		g.t.Error(err)
 	}
 	return nil
@@ -208,6 +218,9 @@ func (g *gate) say(typ, site, gate string, c wire.Channel, body any, k edge.Sign
 		g.t.Fatal(err)
 	}
 	topic := wire.Topic("s", "g", c)
+	if err := schemas().Payload(topic, payload); (err != nil) != g.bad {
+		g.t.Errorf("valid is %v, want %v: %v", err == nil, !g.bad, err)
+	}
 	g.subs[topic](topic, payload)
 	synctest.Wait()
 }
@@ -362,6 +375,7 @@ func TestRegistryThatDoesNotFitIsRefused(t *testing.T) {
 			ref, chunks := g.roster(1, 10)
 			h := ref.Chunks[0]
 			spoil(ref)
+			g.bad = !isHash(ref.Chunks[0])
 			g.manifest(wire.ManifestBody{Registry: ref})
 			g.send(h, chunks[h])
 			if g.version != 0 || len(g.records) != 1 {
@@ -488,7 +502,9 @@ func TestCommandsOnce(t *testing.T) {
 			"no nonce":     {Number: 6},
 			"expired":      {Number: 6, Nonce: "now", Expires: 999_999},
 		} {
-			if r := send(c); r.Status != statusRefused {
+			g.bad = c.Nonce == ""
+			r := send(c)
+			if g.bad = false; r.Status != statusRefused {
 				t.Errorf("%s: result %+v", name, r)
 			}
 		}

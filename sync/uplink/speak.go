@@ -83,6 +83,11 @@ func (u *Uplink) watch(ctx context.Context) error {
 			repeat = true
 		}
 		done()
+		select {
+		case <-u.repeat: // both: first what was said before
+			repeat = true
+		default:
+		}
 		if e := u.j.Epoch(); e != epoch {
 			epoch, next = e, 0
 		}

@@ -21,9 +21,10 @@ import (
 	"gatehouse/edge"
 	"gatehouse/edge/clock"
 	"gatehouse/sync/wire"
+	"gatehouse/sync/wire/wiretest"
 )
 
-var seeds = flag.Int("seeds", 40, "how many seeds the random faults run with")
+var seeds = flag.Int("seeds", 25, "how many seeds the random faults run with")
 
 type key struct {
 	name string
@@ -274,6 +275,7 @@ type network struct {
 	latency   func() time.Duration
 	receipts  func(string, []byte)
 	onConnect []func(context.Context)
+	checked   int
 	hole      bool // messages are taken and go nowhere
 }
 
@@ -298,6 +300,7 @@ func (n *network) Publish(_ context.Context, topic string, payload []byte, _ boo
 	if !n.up {
 		return errors.New("offline")
 	}
+	n.valid(topic, payload)
 	if n.hole || n.rnd.Float64() < n.loss {
 		return nil
 	}
@@ -341,6 +344,7 @@ func (n *network) arrive(topic string, payload []byte) {
 	if err != nil {
 		n.r.t.Error(err)
 	}
+	n.valid(wire.Topic("s", "g", wire.Receipts), b)
 	life := n.life
 	if n.rnd.Float64() < n.loss {
 		return
@@ -356,6 +360,25 @@ func (n *network) arrive(topic string, payload []byte) {
 		})
 	}
 }
+
+// valid checks a message against the published schemas, every one of the first
+// hundred, later ones now and then.
+func (n *network) valid(topic string, payload []byte) {
+	if n.checked++; n.checked > 100 && n.checked%50 != 0 {
+		return
+	}
+	if err := schemas().Payload(topic, payload); err != nil {
+		n.r.t.Error(err)
+	}
+}
+
+var schemas = sync.OnceValue(func() *wiretest.Schemas {
+	s, err := wiretest.New()
+	if err != nil {
+		panic(err)
+	}
+	return s
+})
 
 func newNetwork(t *testing.T, seed uint64) *network {
 	n := &network{rnd: rand.New(rand.NewPCG(seed, 1)), r: &receiver{t: t, logs: map[edge.Epoch]*stored{}}}
@@ -397,7 +420,9 @@ func check(t *testing.T, m *memory, n *network) {
 	}
 }
 
-func line(i int) string { return fmt.Sprintf(`{"v":1,"kind":"start","t":%d}`, i) }
+func line(i int) string {
+	return fmt.Sprintf(`{"v":1,"kind":"start","t":%d,"off":0,"boot":"b","mono":1,"clock":"synced"}`, i)
+}
 
 func TestTrickleHasItsReceiptWithinASecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -620,7 +645,7 @@ func TestAlertsDoNotWaitForTheBacklog(t *testing.T) {
 		for i := range 5000 {
 			m.append(line(i))
 		}
-		m.append(`{"v":1,"kind":"alert","t":1,"data":{"alert":"tamper"}}`)
+		m.append(`{"v":1,"kind":"alert","t":1,"off":0,"boot":"b","mono":1,"clock":"synced","data":{"alert":"tamper"}}`)
 		n.connect(true)
 		time.Sleep(3 * time.Second)
 		n.mu.Lock()

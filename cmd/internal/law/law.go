@@ -24,13 +24,15 @@ var exceptions = map[string][]string{
 	"sync/uplink":    {"sync/wire"},
 	"sync/downlink":  {"sync/wire"},
 	"sync/community": {"sync/wire", "edge/policy"},
+
+	"sync/wire/wiretest": {"sync/wire"},
 }
 
 // testExceptions are allowed in test files besides.
 var testExceptions = map[string][]string{
 	"device/":         {"device/devicetest", "device/sim", "device/thermometry"},
 	"edge/":           {"device/devicetest", "device/sim"},
-	"sync/":           {"device/devicetest", "device/sim", "sync/broker"},
+	"sync/":           {"device/devicetest", "device/sim", "sync/broker", "sync/wire/wiretest"},
 	"device/options":  {},
 	"firmware-config": {"device/", "edge/", "cmd/internal/"},
 }
