@@ -1,0 +1,266 @@
+package chain
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"gatehouse/edge"
+	"gatehouse/edge/clock"
+	"gatehouse/edge/identity"
+	"gatehouse/edge/journal"
+	"gatehouse/sync/community"
+	"gatehouse/sync/mqtt"
+	"gatehouse/sync/uplink"
+	"gatehouse/sync/wire"
+)
+
+// sizes are the backlogs that are drained; GATEHOUSE_BENCH_FULL=1 adds a million.
+func sizes() []int {
+	if os.Getenv("GATEHOUSE_BENCH_FULL") != "" {
+		return []int{100_000, 1_000_000}
+	}
+	return []int{100_000}
+}
+
+const realm = "bench.example"
+
+var discard = slog.New(slog.DiscardHandler)
+
+// fill makes a journal of n entries with facts, as decisions have them.
+func fill(b *testing.B, path string, id *identity.Identity, n int) *journal.Journal {
+	b.Helper()
+	ctx := context.Background()
+	clk := clock.NewFake(time.Now(), 480)
+	j, err := journal.Open(ctx, path, journal.Options{Community: realm, Site: "estate", Gate: "east", Clock: clk, Signer: id.Signer(), Log: discard})
+	if err != nil {
+		b.Fatal(err)
+	}
+	var g errgroup.Group
+	const writers = 256 // group commit: alone, each entry would wait for the medium
+	for w := range writers {
+		g.Go(func() error {
+			for i := w; i < n-1; i += writers { // the epoch's entry is the first
+				clk.Advance(time.Millisecond)
+				pass := edge.PassID(i%2000 + 1)
+				e := &edge.Entry{Kind: edge.KindDecision, Lane: "east-in", Presentation: uint64(i + 1), Of: -1, Stamp: clk.Now(),
+					Policy: "sha256:00112233aabbccdd", Engine: "1", Registry: 7, Outcome: edge.Admit, Rule: "residents.normal", Reason: "resident",
+					Authority: "estate committee", Matched: []edge.Match{{Rule: "residents.normal", Outcome: edge.Admit}},
+					Facts: &edge.Facts{Pass: &edge.PassFacts{ID: pass, Category: "resident", Status: edge.PassActive},
+						Household:   &edge.HouseholdFacts{ID: edge.HouseholdID(pass/3 + 1), Area: "A", Members: 3},
+						Temperature: &edge.TemperatureFacts{State: edge.TempOK, Band: edge.BandBelow, Profile: "forehead/1"},
+						Lane:        edge.LaneFacts{Level: edge.LevelEstate, Direction: edge.In, Area: "A"},
+						Position:    &edge.PositionFacts{At: "outside", Age: i % 600}}}
+				if i%3 == 0 {
+					e.Deltas = []edge.Delta{{Cell: edge.Cell{Name: edge.CellPosition, Subject: pass.Subject()}, Op: edge.OpSet, Value: edge.PositionInside}}
+				}
+				if _, err := j.Append(ctx, e, nil); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		b.Fatal(err)
+	}
+	return j
+}
+
+// program finds one or fails: nothing here is skipped to get a green line.
+func program(b *testing.B, name string, patterns ...string) string {
+	b.Helper()
+	for _, p := range patterns {
+		if found, err := filepath.Glob(p); err == nil && len(found) > 0 {
+			slices.Sort(found)
+			return found[len(found)-1]
+		}
+	}
+	p, err := exec.LookPath(name)
+	if err != nil {
+		b.Fatalf("%s is needed: %v", name, err)
+	}
+	return p
+}
+
+// mosquitto starts a broker and returns its address.
+func mosquitto(b *testing.B) string {
+	b.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	addr := l.Addr().String()
+	if err := l.Close(); err != nil {
+		b.Fatal(err)
+	}
+	_, port, _ := net.SplitHostPort(addr)
+	conf := filepath.Join(b.TempDir(), "m.conf")
+	// Without set_tcp_nodelay a small window waits for the other side's delayed
+	// acknowledgements.
+	text := "listener " + port + " 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\npersistence false\n"
+	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
+		b.Fatal(err)
+	}
+	cmd := exec.Command(program(b, "mosquitto", "/usr/sbin/mosquitto"), "-c", conf)
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	return addr
+}
+
+// nobody runs PostgreSQL when the benchmark runs as root, which it refuses.
+const nobody = 65534
+
+// postgres starts a server and returns the address of an empty database.
+func postgres(b *testing.B) string {
+	b.Helper()
+	initdb := program(b, "initdb", "/usr/lib/postgresql/*/bin/initdb")
+	dir := b.TempDir()
+	run := func(name string, args ...string) {
+		b.Helper()
+		cmd := exec.Command(filepath.Join(filepath.Dir(initdb), name), args...)
+		cmd.Dir = dir
+		if os.Getuid() == 0 {
+			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+		}
+		if err := cmd.Run(); err != nil {
+			log, _ := os.ReadFile(filepath.Join(dir, "log"))
+			b.Fatalf("%s: %v\n%s", name, err, log)
+		}
+	}
+	if os.Getuid() == 0 {
+		if err := errors.Join(os.Chmod(filepath.Dir(dir), 0o755), os.Chown(dir, nobody, nobody)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	data := filepath.Join(dir, "d")
+	run("initdb", "-D", data, "-U", "test", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions")
+	run("pg_ctl", "-D", data, "-w", "-l", filepath.Join(dir, "log"), "-o",
+		"-c listen_addresses='' -c shared_buffers=256MB -c max_wal_size=4GB -c unix_socket_directories="+dir, "start")
+	b.Cleanup(func() { run("pg_ctl", "-D", data, "-m", "immediate", "-w", "stop") })
+	return "postgres://test@/postgres?host=" + url.QueryEscape(dir)
+}
+
+// resident is the resident memory of this process in MB.
+func resident(b *testing.B) float64 {
+	b.Helper()
+	text, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		b.Fatal(err)
+	}
+	for l := range strings.Lines(string(text)) {
+		if f := strings.Fields(l); len(f) == 3 && f[0] == "VmRSS:" {
+			kb, err := strconv.Atoi(f[1])
+			if err != nil {
+				b.Fatal(err)
+			}
+			return float64(kb) / 1024
+		}
+	}
+	b.Fatal("no VmRSS")
+	return 0
+}
+
+// BenchmarkChain drains a journal through Mosquitto into PostgreSQL, until the
+// gate's own mark says that everything is receipted.
+func BenchmarkChain(b *testing.B) {
+	for _, n := range sizes() {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			for range b.N {
+				b.StopTimer()
+				drain(b, n)
+				b.StartTimer()
+			}
+			b.ReportMetric(float64(n)*float64(b.N)/b.Elapsed().Seconds(), "entries/s")
+			b.ReportMetric(0, "ns/op")
+			b.ReportMetric(resident(b), "MB-resident-all")
+		})
+	}
+}
+
+// drain is one run; only the draining itself is timed.
+func drain(b *testing.B, n int) {
+	dir := b.TempDir()
+	id, err := identity.Open(filepath.Join(dir, "gate"), realm+"/estate/east")
+	if err != nil {
+		b.Fatal(err)
+	}
+	sid, err := identity.Open(filepath.Join(dir, "server"), realm+"/server")
+	if err != nil {
+		b.Fatal(err)
+	}
+	j := fill(b, filepath.Join(dir, "journal.db"), id, n)
+	defer j.Close()
+	if _, err := j.Head(context.Background()); err != nil { // seals: that is done while the gate is offline, too
+		b.Fatal(err)
+	}
+	addr, store := mosquitto(b), postgres(b)
+
+	ctx, cancel := context.WithCancel(context.Background())
+	srv, err := community.Open(ctx, store, community.Config{Community: realm, Signer: sid.Signer(), Log: discard})
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := srv.RegisterGate(ctx, "estate", "east", id.Signer().Public(), id.Recipient(), "bench"); err != nil {
+		b.Fatal(err)
+	}
+	client := func(name string) *mqtt.Client {
+		c, err := mqtt.New(mqtt.Config{URL: "mqtt://" + addr, ClientID: name, MinBackoff: 10 * time.Millisecond}, discard)
+		if err != nil {
+			b.Fatal(err)
+		}
+		return c
+	}
+	up := make(chan struct{})
+	sc, gc := client("server"), client("gate")
+	srv.Attach(sc)
+	once := sync.OnceFunc(func() { close(up) })
+	sc.OnConnect(func(context.Context) { once() })
+	trust := []wire.ServerKey{{ID: sid.Signer().Name(), Public: sid.Signer().Public(), Uses: []wire.Use{wire.UseReceipts}}}
+	u, err := uplink.New(uplink.Config{Community: realm, Site: "estate", Gate: "east", Device: id.Signer(), Trust: func() []wire.ServerKey { return trust }}, j, gc, discard)
+	if err != nil {
+		b.Fatal(err)
+	}
+	var g errgroup.Group
+	g.Go(func() error { return sc.Run(ctx) })
+	g.Go(func() error { return srv.Run(ctx) })
+	<-up
+	b.StartTimer()
+	g.Go(func() error { return gc.Run(ctx) })
+	g.Go(func() error { return u.Run(ctx) })
+	for j.Acked() < j.Size() {
+		time.Sleep(time.Millisecond) // the mark is what is measured, and nobody announces it
+	}
+	b.StopTimer()
+	cancel()
+	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		b.Fatal(err)
+	}
+	cs, err := srv.Counts(context.Background(), "", "")
+	if err != nil || len(cs) != 1 || cs[0].Stored != uint64(n) || cs[0].Missing != 0 || cs[0].Duplicated != 0 {
+		b.Fatalf("%+v %v", cs, err)
+	}
+	if err := srv.Close(); err != nil {
+		b.Fatal(err)
+	}
+}
