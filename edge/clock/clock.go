@@ -99,7 +99,6 @@ func boottime() int64 {
 	return ts.Nano() / 1e6
 }
 
-
 // Now reads the clocks.
 func (c *Clock) Now() edge.Stamp {
 	mono := boottime()
