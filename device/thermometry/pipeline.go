@@ -45,6 +45,9 @@ type Pipeline struct {
 	win [windowMost]device.Sample
 	n   int
 
+	black   float64 // what the black body reads too much; see blackBody
+	blackOK bool
+
 	unusable  bool
 	sameSince time.Time // since when the sensor says the same
 }
@@ -84,6 +87,9 @@ func (p *Pipeline) Add(s device.Sample) {
 }
 
 func (p *Pipeline) presence(s device.Sample, obj float64, gap time.Duration) {
+	if p.c.BlackBody != 0 {
+		p.blackBody(s, obj, gap)
+	}
 	near := obj >= p.base+p.c.Jump
 	gone := obj < p.base+max(p.c.Jump/2, leftShare*(p.peak-p.base))
 	if s.Range > 0 { // a ranger knows better
@@ -114,6 +120,29 @@ func (p *Pipeline) presence(s device.Sample, obj float64, gap time.Duration) {
 	} else if s.At.Sub(p.since) > parkedFor {
 		p.present, p.n, p.base = false, 0, obj
 	}
+}
+
+// blackBodyMost is the error of a sensor that is corrected; one beyond it is at
+// fault.
+const blackBodyMost = 1.0
+
+// blackBody compares what the sensor sees with nobody there, which is a black
+// body of a known temperature, and follows the difference slowly.
+func (p *Pipeline) blackBody(s device.Sample, obj float64, gap time.Duration) {
+	if p.present || s.Range == 0 || s.Range <= p.c.Near {
+		return
+	}
+	if !p.blackOK {
+		p.black, p.blackOK = obj-p.c.BlackBody, true
+		return
+	}
+	p.black += (obj - p.c.BlackBody - p.black) * (1 - math.Exp(-gap.Seconds()/baseUp.Seconds()))
+}
+
+// BlackBodyError is by how much the sensor misreads its black body, and whether
+// that can be corrected; 0 without one.
+func (p *Pipeline) BlackBodyError() (device.Celsius, bool) {
+	return device.Celsius(p.black), p.c.BlackBody == 0 || p.blackOK && math.Abs(p.black) <= blackBodyMost
 }
 
 func (p *Pipeline) push(s device.Sample) {
@@ -155,10 +184,12 @@ func (p *Pipeline) Reading(after time.Time) (device.Temperature, bool) {
 	switch {
 	case raw < MinSkin || raw > MaxSkin:
 		t.Quality = device.QualityInvalid
+	case p.c.BlackBody != 0 && !p.blackOK: // not seen yet: nothing to correct by
+		return device.Temperature{}, false
 	case p.unusable || !s.HasAmbient:
 		t.Quality = device.QualityUnusable
 	default:
-		t.Value = p.c.Profile.Correct(raw, s.Ambient)
+		t.Value = p.c.Profile.Correct(raw-device.Celsius(p.black), s.Ambient)
 	}
 	return t, true
 }

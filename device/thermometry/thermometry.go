@@ -39,6 +39,16 @@
 //	  jump: 2              # degC over the background that is somebody
 //	  near: 700            # mm, for a sensor with a ranger
 //	  uncertainty: 0.4     # degC; the profile's where it is not given
+//	  presence:            # another sensor says whether somebody is there
+//	    driver: amg8833
+//	  black_body: 35.0     # degC of what the sensor sees with nobody there
+//	  drift_file: /var/lib/gatehouse/east-in.drift   # the watch over restarts
+//	  record: /var/lib/gatehouse/east-in.samples     # raw samples, for a diagnosis
+//	  record_for: 1h       # from the start, at most 24h
+//
+// A black body needs a presence sensor, since a face does not stand out from it.
+// The sensor's error is followed and taken off the value (never off the raw
+// reading); beyond 1 degC the sensor is at fault.
 //
 // A profile of the installer's own:
 //
@@ -65,6 +75,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -84,7 +95,14 @@ type Config struct {
 	Jump        float64 // degC
 	Near        int     // mm
 	Uncertainty float64 // degC
+	BlackBody   float64 // degC, 0 = none
+	DriftFile   string
+	Record      string
+	RecordFor   time.Duration
 
+	// Presence is another sensor that says whether somebody is there, or nil.
+	// The thermometer owns it.
+	Presence device.Sensor
 	// Uptime is how long the machine, and with it the sensor, has had power.
 	// Nil asks the kernel.
 	Uptime func() time.Duration
@@ -100,17 +118,23 @@ type file struct {
 	Jump        float64       `yaml:"jump"`
 	Near        int           `yaml:"near"`
 	Uncertainty float64       `yaml:"uncertainty"`
+	Presence    options.Node  `yaml:"presence"` // the catalogue's
+	BlackBody   float64       `yaml:"black_body"`
+	DriftFile   string        `yaml:"drift_file"`
+	Record      string        `yaml:"record"`
+	RecordFor   time.Duration `yaml:"record_for"`
 }
 
 // Keys are the keys of a thermometer's mapping that are read here; all others
 // are the driver's.
 func Keys() []string {
-	return []string{"profile", "warm_up", "min_samples", "max_range", "max_slope", "jump", "near", "uncertainty"}
+	return []string{"profile", "warm_up", "min_samples", "max_range", "max_slope", "jump", "near", "uncertainty",
+		"presence", "black_body", "drift_file", "record", "record_for"}
 }
 
 // Load reads and checks a Config. n holds Keys only.
 func Load(n options.Node) (Config, error) {
-	f := file{WarmUp: 30 * time.Minute, MinSamples: 5, MaxRange: 0.3, MaxSlope: 0.2, Jump: 2, Near: 700}
+	f := file{WarmUp: 30 * time.Minute, MinSamples: 5, MaxRange: 0.3, MaxSlope: 0.2, Jump: 2, Near: 700, RecordFor: time.Hour}
 	if err := n.Decode(&f); err != nil {
 		return Config{}, err
 	}
@@ -134,12 +158,21 @@ func Load(n options.Node) (Config, error) {
 		{"jump", f.Jump, 0.5, 15, "degC"},
 		{"near", float64(f.Near), 50, 4000, "mm"},
 		{"uncertainty", f.Uncertainty, 0.1, 2, "degC"},
+		{"record_for", f.RecordFor.Minutes(), 1, 24 * 60, "minutes"},
 	} {
 		if !(c.v >= c.min && c.v <= c.max) {
 			return Config{}, n.At(c.key).Errorf("%g is not between %g and %g %s", c.v, c.min, c.max, c.unit)
 		}
 	}
-	return Config{Profile: p, WarmUp: f.WarmUp, MinSamples: f.MinSamples, MaxRange: f.MaxRange, MaxSlope: f.MaxSlope,
+	if at := n.At("black_body"); !at.IsZero() {
+		if !(f.BlackBody >= MinSkin && f.BlackBody <= MaxSkin) {
+			return Config{}, at.Errorf("%g degC is not between %g and %g", f.BlackBody, MinSkin, MaxSkin)
+		}
+		if n.At("presence").IsZero() {
+			return Config{}, at.Errorf("needs presence: a face does not stand out from a black body")
+		}
+	}
+	return Config{BlackBody: f.BlackBody, DriftFile: f.DriftFile, Record: f.Record, RecordFor: f.RecordFor, Profile: p, WarmUp: f.WarmUp, MinSamples: f.MinSamples, MaxRange: f.MaxRange, MaxSlope: f.MaxSlope,
 		Jump: f.Jump, Near: f.Near, Uncertainty: f.Uncertainty}, nil
 }
 
@@ -176,6 +209,11 @@ type Thermometer struct {
 	taken   uint64        // the last person whose reading was given
 	alerted bool          // that the lane is unusable here
 	counts  map[string]uint64
+	drift   *Drift
+	drifted string    // why the drift watch is alarmed
+	rec     *recorder // nil when nothing is recorded
+	here    bool      // what the presence sensor said last
+	hereAt  time.Time
 }
 
 var _ device.Thermometer = (*Thermometer)(nil)
@@ -185,7 +223,7 @@ func New(s device.Sensor, c Config, log *slog.Logger) *Thermometer {
 	if c.Uptime == nil {
 		c.Uptime = uptime
 	}
-	return &Thermometer{sensor: s, c: c, log: log, one: make(chan struct{}, 1), pipe: NewPipeline(c), changed: make(chan struct{}), counts: map[string]uint64{}}
+	return &Thermometer{sensor: s, c: c, log: log, one: make(chan struct{}, 1), pipe: NewPipeline(c), changed: make(chan struct{}), counts: map[string]uint64{}, drift: &Drift{}}
 }
 
 func uptime() time.Duration {
@@ -251,6 +289,9 @@ func (t *Thermometer) Measure(ctx context.Context, m device.Measurement) (device
 			if ok {
 				t.taken = gen
 				t.counts[string(r.Quality)]++
+				if r.Quality == device.QualityOK {
+					t.watchDrift(r)
+				}
 				t.mu.Unlock()
 				return r, nil
 			}
@@ -313,6 +354,9 @@ func (t *Thermometer) faultNow() error {
 	case t.pipe.Stuck():
 		return &device.Error{Device: name, Op: "read", Kind: device.ErrOutOfRange, Err: fmt.Errorf("stuck at %.2f degC", float64(t.pipe.last.Object))}
 	}
+	if off, ok := t.pipe.BlackBodyError(); !ok && off != 0 {
+		return &device.Error{Device: name, Op: "read", Kind: device.ErrOutOfRange, Err: fmt.Errorf("it misreads its black body by %+.2f degC", float64(off))}
+	}
 	return nil
 }
 
@@ -330,6 +374,15 @@ func (t *Thermometer) start() error {
 	}
 	t.started, t.good = true, time.Now()
 	t.power = t.good.Add(-t.c.Uptime())
+	if err := t.drift.load(t.c.DriftFile); err != nil {
+		t.log.Warn("the drift watch begins anew", "device", t.sensor.Health().Name, "error", err)
+	}
+	if t.c.Record != "" {
+		var err error
+		if t.rec, err = newRecorder(t.c.Record, t.c.RecordFor, t.sensor.Health()); err != nil {
+			t.log.Warn("raw samples are not recorded", "device", t.sensor.Health().Name, "error", err)
+		}
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	t.stop, t.done = cancel, make(chan struct{})
 	go t.run(ctx)
@@ -338,6 +391,11 @@ func (t *Thermometer) start() error {
 
 func (t *Thermometer) run(ctx context.Context) {
 	defer close(t.done)
+	if t.c.Presence != nil {
+		var other sync.WaitGroup
+		other.Go(func() { t.runPresence(ctx) })
+		defer other.Wait()
+	}
 	for ctx.Err() == nil {
 		s, err := t.sensor.Sample(ctx)
 		if err == nil {
@@ -351,9 +409,50 @@ func (t *Thermometer) run(ctx context.Context) {
 	}
 }
 
+// presenceHolds is how long the presence sensor's word holds; without it the
+// thermometer looks for a jump itself, unless it looks at a black body.
+const presenceHolds = time.Second
+
+func (t *Thermometer) runPresence(ctx context.Context) {
+	for ctx.Err() == nil {
+		s, err := t.c.Presence.Sample(ctx)
+		if err != nil {
+			if errors.Is(err, device.ErrClosed) {
+				return
+			}
+			continue // in its health, and it blocks while the fault lasts
+		}
+		t.mu.Lock()
+		t.here, t.hereAt = somebody(s, t.c.Jump), time.Now()
+		t.mu.Unlock()
+	}
+}
+
+// somebody looks for a warm spot: in an image over its median, which is the
+// background, else over the ambient temperature.
+func somebody(s device.Sample, jump float64) bool {
+	ground := s.Ambient
+	if len(s.Image) > 0 {
+		sorted := slices.Sorted(slices.Values(s.Image))
+		ground = sorted[len(sorted)/2]
+	}
+	return float64(s.Object-ground) >= jump
+}
+
 func (t *Thermometer) add(s device.Sample) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if word := t.c.Presence != nil && time.Since(t.hereAt) < presenceHolds; s.Range == 0 && (word || t.c.BlackBody != 0) {
+		if s.Range = t.c.Near + 1; word && t.here {
+			s.Range = t.c.Near
+		}
+	}
+	if t.rec != nil {
+		if err := t.rec.add(s); err != nil {
+			t.log.Info("recording of raw samples has ended", "device", t.sensor.Health().Name, "reason", err)
+			t.rec = nil
+		}
+	}
 	if t.fault != nil {
 		if time.Since(t.good) > coldAfter {
 			t.power = s.At
@@ -374,6 +473,21 @@ func (t *Thermometer) add(s device.Sample) {
 		}
 	}
 	t.notify()
+}
+
+// watchDrift takes a good reading into the day's histogram. t.mu is held.
+func (t *Thermometer) watchDrift(r device.Temperature) {
+	moved, alarm := t.drift.Add(float64(r.Value), r.At)
+	if !moved {
+		return
+	}
+	if t.drifted = alarm; alarm != "" {
+		t.counts["drift"]++
+		t.log.Warn("thermometer drifts: check it against a second instrument", "device", t.sensor.Health().Name, "reason", alarm)
+	}
+	if err := t.drift.save(t.c.DriftFile); err != nil {
+		t.log.Warn("the drift watch is not kept", "device", t.sensor.Health().Name, "error", err)
+	}
 }
 
 func (t *Thermometer) failed(err error) {
@@ -413,6 +527,8 @@ func (t *Thermometer) Health() device.Health {
 		h.LastError = fmt.Sprintf("unusable here: %.1f degC is outside the range of profile %s (%g to %g)", float64(ambient), t.c.Profile, t.c.Profile.AmbientMin, t.c.Profile.AmbientMax)
 	case t.warming(time.Now()):
 		h.State, h.Since = device.StateWarming, t.power
+	case t.drifted != "":
+		h.LastError = t.drifted
 	}
 	return h
 }
@@ -440,8 +556,14 @@ func (t *Thermometer) Close() error {
 	t.notify()
 	t.mu.Unlock()
 	err := t.sensor.Close()
+	if t.c.Presence != nil {
+		err = errors.Join(err, t.c.Presence.Close())
+	}
 	if started {
 		<-t.done
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		err = errors.Join(err, t.drift.save(t.c.DriftFile), t.rec.close())
 	}
 	return err
 }

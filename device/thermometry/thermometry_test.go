@@ -32,12 +32,13 @@ type signal struct {
 	rng     *rand.Rand
 	fail    error // reported once, then silence until it is nil
 	told    bool
+	every   time.Duration
 	closed  chan struct{}
 	once    sync.Once
 }
 
 func newSignal() *signal {
-	return &signal{Status: bus.NewStatus("thermometer", "signal", "nowhere"), object: 22, ambient: 23, noise: 0.03, rng: rand.New(rand.NewPCG(1, 1)), closed: make(chan struct{})}
+	return &signal{Status: bus.NewStatus("thermometer", "signal", "nowhere"), object: 22, ambient: 23, noise: 0.03, every: 100 * time.Millisecond, rng: rand.New(rand.NewPCG(1, 1)), closed: make(chan struct{})}
 }
 
 func (s *signal) set(f func(s *signal)) {
@@ -50,12 +51,15 @@ func (s *signal) see(object float64) { s.set(func(s *signal) { s.object = object
 
 func (s *signal) Sample(ctx context.Context) (device.Sample, error) {
 	for {
+		s.mu.Lock()
+		every := s.every
+		s.mu.Unlock()
 		select {
 		case <-ctx.Done():
 			return device.Sample{}, ctx.Err()
 		case <-s.closed:
 			return device.Sample{}, device.ErrClosed
-		case <-time.After(100 * time.Millisecond):
+		case <-time.After(every):
 		}
 		s.mu.Lock()
 		fail, told := s.fail, s.told
@@ -581,4 +585,15 @@ func BenchmarkPipeline(b *testing.B) {
 		p.Add(device.Sample{Object: device.Celsius(22 + 14*float64(v/50%2) + 0.01*float64(v%7)), Ambient: 23, HasAmbient: true, At: at})
 		p.Reading(time.Time{})
 	}
+}
+
+func slogTo(w io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(w, nil)) }
+
+func contextWithTimeout(t *testing.T, d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(t.Context(), d)
+}
+
+// rawText is a reading as a replay writes it.
+func rawText(r device.Temperature) string {
+	return fmt.Sprintf("%s: raw %.2f", r.Quality, float64(r.Raw))
 }
