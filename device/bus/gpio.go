@@ -21,6 +21,7 @@ import (
 type Event struct {
 	Line   int           // index into LinesConfig.Names
 	Rising bool          // else falling
+	Lost   int           // edges between the one before and this, of which the kernel kept only that they were
 	At     time.Duration // the kernel's CLOCK_MONOTONIC when the interrupt came
 }
 
@@ -29,9 +30,8 @@ type Event struct {
 type EdgeReader interface {
 	// Read waits until there are edges, at most for the time given (0 = no
 	// limit), and returns how many it stored; 0 without an error when the time
-	// is over. lost counts edges that the kernel had to drop before these.
-	// Errors as of Port.Read.
-	Read(ctx context.Context, ev []Event, wait time.Duration) (n int, lost int, err error)
+	// is over. Errors as of Port.Read.
+	Read(ctx context.Context, ev []Event, wait time.Duration) (int, error)
 	// Levels stores the present levels, in the order of the names.
 	Levels(levels []gpio.Level) error
 	// Now is the clock that Event.At is taken from.

@@ -174,3 +174,28 @@ func (d *I2C) Close() error {
 	d.bus.open = nil
 	return err
 }
+
+// ProbeI2C asks every address of a bus for a byte and lists those that answer.
+// It writes nothing: a chip's registers stay as they are.
+func (b *Bus) ProbeI2C(name string) ([]uint16, error) {
+	m := i2cName.FindStringSubmatch(name)
+	if m == nil {
+		return nil, fmt.Errorf("%q is not an I2C bus (want one like i2c-1)", name)
+	}
+	n, err := strconv.Atoi(m[1])
+	if err != nil {
+		return nil, err
+	}
+	o, err := openSysfs(n)
+	if err != nil {
+		return nil, err
+	}
+	defer o.Close()
+	var found []uint16
+	for addr := uint16(0x08); addr <= 0x77; addr++ {
+		if o.Tx(addr, nil, make([]byte, 1)) == nil {
+			found = append(found, addr)
+		}
+	}
+	return found, nil
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -21,8 +22,9 @@ type Lines struct {
 	bus    *Bus
 	conf   LinesConfig
 	offset []uint32
-	seq    uint32
+	seq    uint32 // of the last edge given out
 	buf    []byte
+	raw    []unix.GPIOV2LineEvent // read, not given out
 }
 
 var _ EdgeReader = (*Lines)(nil)
@@ -45,7 +47,7 @@ func (b *Bus) Lines(c LinesConfig) (*Lines, error) {
 			return nil, err
 		}
 	}
-	l := &Lines{bus: b, conf: c, buf: make([]byte, 64*eventSize)}
+	l := &Lines{bus: b, conf: c, buf: make([]byte, 64*eventSize), raw: make([]unix.GPIOV2LineEvent, 0, 2*64)}
 	l.stream = newStream(c.User, l.request, c.OnOpen)
 	return l, nil
 }
@@ -53,25 +55,74 @@ func (b *Bus) Lines(c LinesConfig) (*Lines, error) {
 // Now is CLOCK_MONOTONIC.
 func (l *Lines) Now() time.Duration { return monotonic() }
 
+// straggle is how long an edge may be late for its place in the queue: each
+// line has an interrupt thread of its own, and they overtake each other.
+const straggle = 500 * time.Microsecond
+
 // Read implements EdgeReader. Lines that cannot be had are reported once and
 // then tried again with back-off.
-func (l *Lines) Read(ctx context.Context, ev []Event, wait time.Duration) (n, lost int, err error) {
-	got, err := l.read(ctx, l.buf[:min(len(ev)*eventSize, len(l.buf))], wait)
-	if err != nil {
-		return 0, 0, err
+//
+// The kernel numbers the edges of all lines in the interrupt itself, and queues
+// them from a thread for each line. So the queue may be out of order; and two
+// edges of one line that come before its thread has run are one event, with the
+// second's number and time. The numbers put the first right and tell the second.
+func (l *Lines) Read(ctx context.Context, ev []Event, wait time.Duration) (int, error) {
+	room := min(len(ev), cap(l.raw)/2)
+	got, err := l.take(ctx, room, wait)
+	if err != nil || got == 0 {
+		return 0, err
 	}
-	for ; (n+1)*eventSize <= got; n++ {
-		e := decodeEvent(l.buf[n*eventSize:])
-		lost += int(e.Seqno - l.seq - 1)
-		l.seq = e.Seqno
+	if l.gaps() {
+		if _, err := l.take(ctx, room, straggle); err != nil && ctx.Err() == nil {
+			return 0, err
+		}
+	}
+	n := 0
+	for _, e := range l.raw[:min(len(l.raw), len(ev))] {
 		ev[n] = Event{Rising: e.Id == unix.GPIO_V2_LINE_EVENT_RISING_EDGE, At: time.Duration(e.Timestamp_ns)}
+		if missed := int32(e.Seqno - l.seq - 1); missed > 0 {
+			ev[n].Lost = int(missed)
+			l.seq = e.Seqno
+		} else if missed == 0 {
+			l.seq = e.Seqno
+		} else {
+			ev[n].Lost = 1 // too late for its place: the order is in doubt
+		}
 		for i, o := range l.offset {
 			if o == e.Offset {
 				ev[n].Line = i
 			}
 		}
+		n++
 	}
-	return n, lost, nil
+	l.raw = l.raw[:copy(l.raw, l.raw[n:])]
+	return n, nil
+}
+
+// take reads what is queued behind what was taken, and sorts all by number.
+func (l *Lines) take(ctx context.Context, room int, wait time.Duration) (int, error) {
+	got, err := l.read(ctx, l.buf[:room*eventSize], wait)
+	if err != nil {
+		l.raw = l.raw[:0]
+		return 0, err
+	}
+	for i := 0; (i+1)*eventSize <= got; i++ {
+		l.raw = append(l.raw, decodeEvent(l.buf[i*eventSize:]))
+	}
+	slices.SortStableFunc(l.raw, func(a, b unix.GPIOV2LineEvent) int { return int(int32(a.Seqno - b.Seqno)) })
+	return got / eventSize, nil
+}
+
+// gaps reports whether a number is missing.
+func (l *Lines) gaps() bool {
+	seq := l.seq
+	for _, e := range l.raw {
+		if e.Seqno != seq+1 {
+			return true
+		}
+		seq = e.Seqno
+	}
+	return false
 }
 
 // Levels reads the lines now.
@@ -111,7 +162,7 @@ func (l *Lines) request() (*os.File, error) {
 	}
 	f, err := l.bus.gpio.request(chip, offsets, "gatehouse "+l.conf.User, inputFlags(l.conf.Pull, l.conf.Edge), 0)
 	if err == nil {
-		l.offset, l.seq = offsets, 0
+		l.offset, l.seq, l.raw = offsets, 0, l.raw[:0]
 	}
 	return f, err
 }

@@ -79,7 +79,14 @@ func (s *stream) read(ctx context.Context, buf []byte, wait time.Duration) (int,
 	}
 }
 
+// precise is the longest wait for which a thread is spent: the runtime's poller
+// waits in whole milliseconds.
+const precise = 50 * time.Millisecond
+
 func (s *stream) readOpen(ctx context.Context, f *os.File, buf []byte, wait time.Duration) (int, error) {
+	if wait > 0 && wait <= precise {
+		return readWithin(f, buf, wait)
+	}
 	deadline := time.Time{}
 	if wait > 0 {
 		deadline = time.Now().Add(wait)
@@ -107,24 +114,37 @@ func (s *stream) readOpen(ctx context.Context, f *os.File, buf []byte, wait time
 }
 
 // readNow reads without waiting; 0 when there is nothing.
-func readNow(f *os.File, buf []byte) (int, error) {
-	if err := f.SetReadDeadline(time.Time{}); err != nil {
-		return 0, err
-	}
+func readNow(f *os.File, buf []byte) (int, error) { return readWithin(f, buf, 0) }
+
+// readWithin waits to the microsecond, in the kernel; 0 when nothing came.
+func readWithin(f *os.File, buf []byte, wait time.Duration) (int, error) {
 	raw, err := f.SyscallConn()
 	if err != nil {
 		return 0, err
 	}
+	deadline := time.Now().Add(wait)
 	var n int
 	var sysErr error
-	err = raw.Read(func(fd uintptr) bool {
-		n, sysErr = unix.Read(int(fd), buf)
-		return true
+	err = raw.Control(func(fd uintptr) {
+		for {
+			left := unix.NsecToTimespec(max(0, time.Until(deadline)).Nanoseconds())
+			fds := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+			_, sysErr = unix.Ppoll(fds[:], &left, nil)
+			if sysErr == nil && fds[0].Revents != 0 {
+				n, sysErr = unix.Read(int(fd), buf)
+			}
+			if sysErr != unix.EINTR {
+				return
+			}
+		}
 	})
-	if errors.Is(sysErr, unix.EAGAIN) || errors.Is(sysErr, unix.EINTR) {
-		return 0, err
+	if sysErr == unix.EAGAIN {
+		sysErr = nil
 	}
-	return max(n, 0), errors.Join(err, sysErr)
+	if err = errors.Join(err, sysErr); err == nil && n < 0 {
+		n = 0
+	}
+	return max(n, 0), err
 }
 
 func (s *stream) ensure() (*os.File, error) {

@@ -28,10 +28,11 @@
 //
 // # What was checked
 //
-// Layouts key by key against the tables of xkeyboard-config (us basic, de basic,
-// fr oss without dead keys); a full HC1 certificate; grab, unplug and replug of a
-// keyboard of the kernel's uinput in a virtual machine. Not checked against a
-// scanner's hardware.
+// The layouts' plain and shifted characters against xkeyboard-config's us(basic),
+// de(basic) and fr(latin9), less its dead keys; all of ASCII and a full HC1
+// certificate in the us layout; absence, unplugging and replugging of a keyboard
+// of the kernel's uinput in a virtual machine. Not checked against a scanner's
+// hardware.
 package evdev
 
 import (

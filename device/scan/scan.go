@@ -13,9 +13,10 @@ import (
 const (
 	// DefaultHeld: repetitions of a card within it are the same read.
 	DefaultHeld = time.Second
-	// MaxRate is how many different cards in a second a lane can show its
-	// reader; more is a fault of the reader.
-	MaxRate = 10
+	// MaxRate is how many different cards in a second a reader can see; more
+	// is a fault of the reader. A Wiegand frame with the pause after it takes
+	// at least 30 ms.
+	MaxRate = 50
 )
 
 // Filter lets a new read through and keeps repetitions and floods back. It

@@ -22,13 +22,14 @@ type Wiegand struct {
 	start  time.Time
 	queue  []bus.Event
 	free   time.Duration // the train in progress ends
-	lost   int
 	low    [2]bool
 	closed bool
 	opened func(bool)
 	wake   chan struct{}
 	swap   bool
 	drop   func(i int) bool // bits that do not arrive
+	lose   func(i int) bool // bits of which the kernel knows only that they came
+	merged int
 	glitch func(i int) bool // bits that ring
 }
 
@@ -61,11 +62,12 @@ func (w *Wiegand) Stick(line int, low bool) {
 	w.low[line] = low
 }
 
-// Lose makes the next edges tell that the kernel lost some before them.
-func (w *Wiegand) Lose(n int) {
+// Lose makes bits whose edges the kernel counts and does not deliver, as it
+// does when its interrupt thread is late.
+func (w *Wiegand) Lose(lose func(i int) bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.lost += n
+	w.lose = lose
 }
 
 // Send plays frames, one after the other.
@@ -79,7 +81,9 @@ func (w *Wiegand) Send(frames ...device.RawBits) {
 			if f.Bit(i) != w.swap {
 				line = 1
 			}
-			if w.drop == nil || !w.drop(i) {
+			if w.lose != nil && w.lose(i) {
+				w.merged++
+			} else if w.drop == nil || !w.drop(i) {
 				w.push(line, at)
 				if w.glitch != nil && w.glitch(i) {
 					w.push(line, at+2*time.Microsecond)
@@ -99,7 +103,8 @@ func (w *Wiegand) push(line int, at time.Duration) {
 	if w.low[line] {
 		return // no edge on a line that is low
 	}
-	w.queue = append(w.queue, bus.Event{Line: line, At: at})
+	w.queue = append(w.queue, bus.Event{Line: line, At: at, Lost: w.merged})
+	w.merged = 0
 	w.free = max(w.free, at)
 	select {
 	case w.wake <- struct{}{}:
@@ -113,7 +118,7 @@ func (w *Wiegand) now() time.Duration { return time.Since(w.start) }
 func (w *Wiegand) Now() time.Duration { return w.now() }
 
 // Read implements bus.EdgeReader.
-func (w *Wiegand) Read(ctx context.Context, ev []bus.Event, wait time.Duration) (int, int, error) {
+func (w *Wiegand) Read(ctx context.Context, ev []bus.Event, wait time.Duration) (int, error) {
 	var end <-chan time.Time
 	if wait > 0 {
 		t := time.NewTimer(wait)
@@ -122,12 +127,12 @@ func (w *Wiegand) Read(ctx context.Context, ev []bus.Event, wait time.Duration) 
 	}
 	for {
 		if err := ctx.Err(); err != nil {
-			return 0, 0, err
+			return 0, err
 		}
 		w.mu.Lock()
 		if w.closed {
 			w.mu.Unlock()
-			return 0, 0, &device.Error{Device: "simulated lines", Op: "read", Kind: device.ErrClosed}
+			return 0, &device.Error{Device: "simulated lines", Op: "read", Kind: device.ErrClosed}
 		}
 		if w.opened != nil {
 			w.opened(false)
@@ -136,17 +141,15 @@ func (w *Wiegand) Read(ctx context.Context, ev []bus.Event, wait time.Duration) 
 		if len(w.queue) > 0 {
 			n := copy(ev, w.queue)
 			w.queue = w.queue[:copy(w.queue, w.queue[n:])]
-			lost := w.lost
-			w.lost = 0
 			w.mu.Unlock()
-			return n, lost, nil
+			return n, nil
 		}
 		w.mu.Unlock()
 		select {
 		case <-ctx.Done():
 		case <-w.wake:
 		case <-end:
-			return 0, 0, nil
+			return 0, nil
 		}
 	}
 }

@@ -7,9 +7,12 @@
 // zero, on D1 a one; bits follow each other in 200 us to 20 ms; a frame ends
 // after more than 20 ms without a pulse (SIA AC-01; PROMAG WEC200 data sheet).
 //
-// Both lines are requested together from the kernel, which stamps each falling
-// edge in its interrupt and queues it: a process that is kept busy loses no bit
-// and mixes none up. Frames are cut by those stamps.
+// Both lines are requested together from the kernel, which stamps and numbers
+// each falling edge in its interrupt and queues it: a process that is kept busy
+// loses no bit and mixes none up. Frames are cut by those stamps. When the kernel
+// itself is late, two edges of one line can come as one; the numbers tell that
+// one is missing and where, and the frame's parity which it was. More than one in
+// a frame, or one that no parity covers, and the frame is refused.
 //
 // # Wiring
 //
@@ -25,7 +28,7 @@
 //	  d1: GPIO15
 //	  formats: [H10301]          # also W34, H10302, H10304, H10306, C1000-35, C1000-48, W32
 //	  frame_end: 25ms            # silence that ends a frame
-//	  glitch: 5us                # edges nearer to each other are noise
+//	  glitch: 0s                 # edges of one line nearer than this are ringing; 5us on a bad cable
 //	  held: 1s                   # repetitions of a card within it are one read
 //	  keypad: none               # or 4bit, 8bit
 //	  pin: {min: 4, max: 8, timeout: 10s, enter: 11, clear: 10}
@@ -103,7 +106,7 @@ type PIN struct {
 
 // Parse decodes and checks the options.
 func Parse(n options.Node) (Config, error) {
-	c := Config{FrameEnd: 25 * time.Millisecond, Glitch: 5 * time.Microsecond, Held: scan.DefaultHeld, Keypad: "none",
+	c := Config{FrameEnd: 25 * time.Millisecond, Held: scan.DefaultHeld, Keypad: "none",
 		PIN: PIN{Min: 4, Max: 8, Timeout: 10 * time.Second, Enter: 11, Clear: 10}}
 	errs := []error{n.Decode(&c)}
 	bad := func(key, format string, args ...any) { errs = append(errs, n.At(key).Errorf(format, args...)) }
@@ -160,7 +163,9 @@ type Reader struct {
 	frame   device.RawBits
 	last    time.Duration // the stamp of the last edge
 	line    int           // that it came on
+	missing int           // the bit, from 1, whose edge the kernel lost; 0 = none
 	spoiled bool          // an edge of the frame is in doubt
+	suspect bool          // a line was low when a frame ended
 	stuck   bool
 	levels  [2]gpio.Level
 
@@ -183,7 +188,7 @@ func New(name string, c Config, open func(bus.LinesConfig) (bus.EdgeReader, erro
 
 // opened begins anew: what a frame was before the lines went is lost.
 func (r *Reader) opened(again bool) {
-	r.frame, r.spoiled = device.RawBits{}, false
+	r.frame, r.spoiled, r.missing = device.RawBits{}, false, 0
 	r.Core.Opened(again)
 }
 
@@ -205,8 +210,10 @@ func (r *Reader) Read(ctx context.Context) (device.CardRead, error) {
 		var wait time.Duration
 		if r.frame.Len > 0 {
 			wait = max(r.last+r.conf.FrameEnd-r.edges.Now(), time.Microsecond)
+		} else if r.suspect {
+			wait = r.conf.FrameEnd
 		}
-		n, lost, err := r.edges.Read(ctx, r.ev[:], wait)
+		n, err := r.edges.Read(ctx, r.ev[:], wait)
 		if err != nil {
 			var fault *device.Error
 			if errors.As(err, &fault) {
@@ -214,11 +221,13 @@ func (r *Reader) Read(ctx context.Context) (device.CardRead, error) {
 			}
 			return device.CardRead{}, err
 		}
-		if lost > 0 {
-			r.Count("lost_edges", uint64(lost))
-			r.spoiled = true
-		}
 		r.pending = r.ev[:n]
+		if n == 0 && r.suspect {
+			r.suspect = false
+			if err := r.checkStuck(); err != nil {
+				return device.CardRead{}, err
+			}
+		}
 		if n == 0 && r.frame.Len > 0 && r.edges.Now()-r.last >= r.conf.FrameEnd {
 			card, ok, err := r.end()
 			if ok || err != nil {
@@ -230,12 +239,18 @@ func (r *Reader) Read(ctx context.Context) (device.CardRead, error) {
 
 // edge takes one falling edge into the frame.
 func (r *Reader) edge(e bus.Event) {
-	if r.frame.Len > 0 && e.At-r.last < r.conf.Glitch {
-		// Of the same line it is ringing and can be left out; of the other
-		// line nobody knows which of the two was the bit.
+	// Edges that a machine was late to take can be near to each other and
+	// right, so nothing is left out unless the installer says so.
+	if r.frame.Len > 0 && e.Line == r.line && e.At-r.last < r.conf.Glitch {
 		r.Noise(1)
-		r.spoiled = r.spoiled || e.Line != r.line
 		return
+	}
+	if e.Lost > 0 {
+		r.Count("lost_edges", uint64(e.Lost))
+		// One can be restored by the frame's parity.
+		r.spoiled = r.spoiled || e.Lost > 1 || r.missing > 0
+		r.frame.Append(false)
+		r.missing = r.frame.Len
 	}
 	r.frame.Append(e.Line == 1)
 	r.last, r.line = e.At, e.Line
@@ -243,13 +258,15 @@ func (r *Reader) edge(e bus.Event) {
 
 // end judges the frame that is complete.
 func (r *Reader) end() (card device.CardRead, ok bool, err error) {
-	frame, spoiled := r.frame, r.spoiled
-	r.frame, r.spoiled = device.RawBits{}, false
-	if err := r.checkLevels(); err != nil {
-		return card, false, err
-	}
+	frame, spoiled, missing := r.frame, r.spoiled, r.missing
+	r.frame, r.spoiled, r.missing = device.RawBits{}, false, 0
+	// A line that is low now may be amid the next frame's first pulse: it is
+	// stuck when it still is after a silence.
+	low := r.low()
+	r.suspect = low != "" && !r.stuck
+	r.stuck = r.stuck && low != ""
 	at := time.Now().Add(r.last - r.edges.Now())
-	if r.conf.Keypad != "none" && (frame.Len == 4 || frame.Len == 8) && !spoiled {
+	if r.conf.Keypad != "none" && (frame.Len == 4 || frame.Len == 8) && !spoiled && missing == 0 {
 		if err := r.key(frame, &card); err != nil {
 			return card, false, r.Refuse(err)
 		}
@@ -264,7 +281,15 @@ func (r *Reader) end() (card device.CardRead, ok bool, err error) {
 		r.Noise(uint64(frame.Len))
 		return card, false, nil
 	case spoiled:
-		return card, false, r.Refuse(errNoise)
+		return card, false, r.Refuse(errDoubt)
+	}
+	if missing > 0 {
+		if !restore(r.conf.Formats, frame, missing-1, &card) {
+			return card, false, r.Refuse(errLost)
+		}
+		r.Count("restored", 1)
+		ok, err = r.Accept(&card, at)
+		return card, ok, err
 	}
 	if err := Decode(r.conf.Formats, &frame, &card); err != nil {
 		r.count(frame.Len, err)
@@ -274,7 +299,29 @@ func (r *Reader) end() (card device.CardRead, ok bool, err error) {
 	return card, ok, err
 }
 
-var errNoise = errors.New("a frame with noise in it")
+var (
+	errDoubt = errors.New("the kernel lost more than one edge of a frame")
+	errLost  = errors.New("the kernel lost an edge of a frame, and its parity does not tell which it was")
+)
+
+// restore finds the one bit whose edge the kernel counted and lost: the value
+// for which the frame's parity is right. Where both are right, there is no
+// parity over it and nothing to restore it from.
+func restore(formats []Format, frame device.RawBits, i int, card *device.CardRead) bool {
+	var zero, one device.CardRead
+	errZero := Decode(formats, &frame, &zero)
+	frame.B[i/8] |= 0x80 >> (i % 8)
+	errOne := Decode(formats, &frame, &one)
+	switch {
+	case errZero == nil && errOne != nil:
+		*card = zero
+		return true
+	case errOne == nil && errZero != nil:
+		*card = one
+		return true
+	}
+	return false
+}
 
 // count keeps the installer's counters.
 func (r *Reader) count(n int, err error) {
@@ -299,25 +346,30 @@ func (r *Reader) count(n int, err error) {
 	}
 }
 
-// checkLevels finds a line that is held low after a frame.
-func (r *Reader) checkLevels() error {
-	levels := &r.levels
-	if err := r.edges.Levels(levels[:]); err != nil {
-		return nil // the next Read says so
+// low names the lines that are low now.
+func (r *Reader) low() string {
+	if err := r.edges.Levels(r.levels[:]); err != nil {
+		return "" // the next Read says so
 	}
-	stuck := ""
-	for i, l := range levels {
-		if l == gpio.Low {
-			stuck += fmt.Sprintf(" D%d", i)
-		}
+	switch r.levels {
+	case [2]gpio.Level{gpio.Low, gpio.Low}:
+		return "D0 and D1"
+	case [2]gpio.Level{gpio.Low, gpio.High}:
+		return "D0"
+	case [2]gpio.Level{gpio.High, gpio.Low}:
+		return "D1"
 	}
-	was := r.stuck
-	r.stuck = stuck != ""
-	if !r.stuck || was {
+	return ""
+}
+
+// checkStuck reports a line that is held low.
+func (r *Reader) checkStuck() error {
+	low := r.low()
+	if r.stuck = low != ""; !r.stuck {
 		return nil
 	}
 	err := &device.Error{Device: r.Name, Op: "read", Kind: device.ErrGarbled,
-		Err: fmt.Errorf("held low:%s; a short, or a reader without power", stuck)}
+		Err: fmt.Errorf("held low: %s; a short, or a reader without power", low)}
 	r.Set(device.StateFault, err.Error())
 	return err
 }

