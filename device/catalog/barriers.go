@@ -20,25 +20,27 @@ func barriers() []Driver {
 }
 
 func openRelay(env Env, name string, n options.Node) (device.Device, error) {
-	c, err := relay.Load(n, false)
-	if err != nil {
-		return nil, err
-	}
-	pins, err := env.pins(name, n, "pin")
-	if err != nil {
-		return nil, err
-	}
-	return relay.New(name, c, pins...), nil
+	return openBarrier(env, name, n, "pin")
 }
 
 func openTurnstile(env Env, name string, n options.Node) (device.Device, error) {
-	c, err := relay.Load(n, true)
+	return openBarrier(env, name, n, "in", "out")
+}
+
+func openBarrier(env Env, name string, n options.Node, lines ...string) (device.Device, error) {
+	c, err := relay.Load(n, len(lines) == 2)
 	if err != nil {
 		return nil, err
 	}
-	pins, err := env.pins(name, n, "in", "out")
+	pins, err := env.pins(name, n, lines...)
 	if err != nil {
 		return nil, err
+	}
+	if !c.Interlock.IsZero() {
+		if c.Other, err = Contact(env, "interlock of "+name, c.Interlock); err != nil {
+			_ = relay.New(name, c, pins...).Close() // nothing was touched; it gives the lines back
+			return nil, err
+		}
 	}
 	return relay.New(name, c, pins...), nil
 }

@@ -30,10 +30,21 @@
 //	  pulse: 500ms
 //	  fail: secure         # or safe: open when Gatehouse stops
 //
+//	  limited: false       # true: the controller ends the pulse by itself
+//	  interlock:           # opens only while this contact is not active
+//	    driver: gpio
+//	    pin: GPIO6
+//
 //	barrier:
 //	  driver: turnstile
 //	  in: GPIO17
 //	  out: GPIO27          # otherwise as above
+//
+// # Interlock
+//
+// Of two doors in a row one opens only while the other is shut: each barrier
+// names the contact of the other door. While that is open, or unknown, Admit is
+// refused (device.ErrRefused). Free opens all the same.
 //
 // # What was checked
 //
@@ -66,6 +77,13 @@ type Config struct {
 	Mode   string        `yaml:"mode"`   // pulse or hold
 	Pulse  time.Duration `yaml:"pulse"`
 	Fail   string        `yaml:"fail"` // secure or safe
+
+	Limited   bool         `yaml:"limited"`   // the controller ends the pulse
+	Interlock options.Node `yaml:"interlock"` // the catalogue makes Other of it
+
+	// Other is active while the other door of an interlock is open; nil
+	// without one. The barrier owns it.
+	Other device.Contact
 }
 
 // Load reads and checks the options; two says that it is a turnstile.
@@ -114,6 +132,11 @@ type Barrier struct {
 	free   bool
 	used   bool // a line was written
 	closed bool
+
+	other   bool // the other door is known to be shut
+	watched bool
+	stop    context.CancelFunc
+	done    chan struct{}
 }
 
 // way is one relay.
@@ -151,6 +174,13 @@ func (b *Barrier) way(d device.Direction) *way {
 func (b *Barrier) Admit(_ context.Context, d device.Direction) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.c.Other != nil && !b.closed {
+		b.watch()
+		if !b.other {
+			b.Count("interlocked", 1)
+			return &device.Error{Device: b.name, Op: "write", Kind: device.ErrRefused, Err: errInterlock}
+		}
+	}
 	w := b.way(d)
 	w.open = true
 	if err := w.set(); err != nil {
@@ -167,12 +197,48 @@ func (b *Barrier) Admit(_ context.Context, d device.Direction) error {
 func (b *Barrier) Secure(context.Context) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.watch()
 	var errs []error
 	for _, w := range b.ways {
 		w.open = false
 		errs = append(errs, w.set())
 	}
 	return errors.Join(errs...)
+}
+
+var errInterlock = errors.New("the other door is open, or it is not known to be shut")
+
+// watch follows the other door from the first call on. b.mu is held.
+func (b *Barrier) watch() {
+	if b.c.Other == nil || b.watched || b.closed {
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	b.watched, b.stop, b.done = true, cancel, make(chan struct{})
+	go func() {
+		defer close(b.done)
+		for ctx.Err() == nil {
+			ch, err := b.c.Other.Watch(ctx)
+			if errors.Is(err, device.ErrClosed) {
+				return
+			}
+			b.mu.Lock()
+			b.other = err == nil && !ch.Active
+			b.mu.Unlock()
+		}
+	}()
+}
+
+// Warnings says what an installer should know before this is relied on.
+func (b *Barrier) Warnings() []string {
+	var out []string
+	if b.c.Mode == "pulse" && !b.c.Limited {
+		out = append(out, fmt.Sprintf("the pulse of %v is ended by software only: let the barrier's controller limit it, and say limited: true", b.c.Pulse))
+	}
+	if b.c.Mode == "hold" {
+		out = append(out, "the relay is held by software while a passage is open: a crash amid it leaves the line as it is until the restart")
+	}
+	return out
 }
 
 // Free opens all ways until it is called with false.
@@ -244,12 +310,23 @@ func (b *Barrier) Try() error { return b.Secure(context.Background()) }
 // Close leaves the lines shut, or open with fail: safe.
 func (b *Barrier) Close() error {
 	b.mu.Lock()
-	defer b.mu.Unlock()
 	if b.closed {
+		b.mu.Unlock()
 		return nil
 	}
 	b.closed = true
+	watched := b.watched
+	b.mu.Unlock()
 	var errs []error
+	if watched {
+		b.stop()
+		<-b.done
+	}
+	if b.c.Other != nil {
+		errs = append(errs, b.c.Other.Close())
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	for _, w := range b.ways {
 		if w.timer != nil {
 			w.timer.Stop()

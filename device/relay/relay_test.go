@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"periph.io/x/conn/v3/gpio"
 	"periph.io/x/conn/v3/gpio/gpiotest"
 
 	"gatehouse/device"
+	"gatehouse/device/contact"
 	"gatehouse/device/devicetest"
 	"gatehouse/device/options"
 	"gatehouse/device/sim"
@@ -87,4 +89,80 @@ func TestContractOnPeriphsPin(t *testing.T) {
 		return &devicetest.BarrierRig{Barrier: New("barrier", load(t, "pin: GPIO17", false), p), BothWays: true, Pulse: 500 * time.Millisecond,
 			Open: func(device.Direction) bool { return p.Read() == gpio.High }, Moves: func() int { return -1 }}
 	})
+}
+
+// door is a contact that is driven by the test.
+type door struct {
+	*sim.Pin
+	device.Contact
+}
+
+func newDoor(t *testing.T) door {
+	t.Helper()
+	n, err := options.Parse("gate.yaml", []byte("pin: GPIO6"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := contact.Load(n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := sim.NewPin("GPIO6")
+	return door{p, contact.New("other door", c, p)}
+}
+
+func TestInterlock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		other, p := newDoor(t), sim.NewPin("GPIO17")
+		c := load(t, "pin: GPIO17", false)
+		c.Other = other.Contact
+		b := New("inner door", c, p)
+		defer b.Close()
+		if err := b.Admit(t.Context(), device.In); !errors.Is(err, device.ErrRefused) {
+			t.Errorf("the other door is not known, but: %v", err)
+		}
+		if n := len(p.Moves()); n != 0 {
+			t.Errorf("a refusal moved the line %d times", n)
+		}
+		if err := b.Secure(t.Context()); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(time.Second)
+		if err := b.Admit(t.Context(), device.In); err != nil {
+			t.Errorf("the other door is shut, but: %v", err)
+		}
+		time.Sleep(time.Second)
+		other.Drive(gpio.Low) // it opens
+		time.Sleep(time.Second)
+		if err := b.Admit(t.Context(), device.In); !errors.Is(err, device.ErrRefused) {
+			t.Errorf("the other door is open, but: %v", err)
+		}
+		if err := b.Free(t.Context(), true); err != nil || p.Level() != gpio.High {
+			t.Errorf("in a fire: %v, level %v", err, p.Level())
+		}
+		if err := b.Free(t.Context(), false); err != nil {
+			t.Error(err)
+		}
+		other.Drive(gpio.High)
+		time.Sleep(time.Second)
+		if err := b.Admit(t.Context(), device.In); err != nil {
+			t.Errorf("shut again, but: %v", err)
+		}
+		other.Break(errors.New("no such chip")) // unknown is not shut
+		time.Sleep(3 * time.Second)
+		if err := b.Admit(t.Context(), device.In); !errors.Is(err, device.ErrRefused) {
+			t.Errorf("the other door's contact has gone, but: %v", err)
+		}
+		if h := b.Health(); h.Detail["interlocked"] != 3 || h.State != device.StateOK {
+			t.Errorf("health %+v", h)
+		}
+	})
+}
+
+func TestWarnings(t *testing.T) {
+	for src, want := range map[string]int{"pin: A": 1, "pin: A\nlimited: true": 0, "pin: A\nmode: hold": 1} {
+		if w := New("b", load(t, src, false), sim.NewPin("A")).Warnings(); len(w) != want {
+			t.Errorf("%q: %q", src, w)
+		}
+	}
 }

@@ -116,25 +116,24 @@ func New(b *bus.Bus, name string, p Protocol, n options.Node, tap func([]byte)) 
 // Sample blocks for the next sample.
 func (s *Sensor) Sample(ctx context.Context) (device.Sample, error) {
 	for {
-		for i, b := range s.rest {
+		for len(s.rest) > 0 {
+			b := s.rest[0]
+			s.rest = s.rest[1:]
 			sample, res, err := s.dec.Byte(b)
 			switch {
+			case err != nil:
+				fault := &device.Error{Device: s.name, Op: "read", Kind: device.ErrGarbled, Err: err}
+				if errors.Is(err, device.ErrOutOfRange) {
+					fault.Kind = device.ErrOutOfRange
+				} else {
+					s.Garbled(1)
+				}
+				if s.Fail(fault) {
+					return device.Sample{}, fault
+				}
 			case res == Noise:
 				s.Noise(1)
-			case err != nil:
-				s.rest = s.rest[i+1:]
-				s.Garbled(1)
-				kind := device.ErrGarbled
-				if errors.Is(err, device.ErrOutOfRange) {
-					kind = device.ErrOutOfRange
-				}
-				fault := &device.Error{Device: s.name, Op: "read", Kind: kind, Err: err}
-				if kind == device.ErrGarbled && !s.Fail(fault) {
-					return s.Sample(ctx)
-				}
-				return device.Sample{}, fault
 			case res == Complete:
-				s.rest = s.rest[i+1:]
 				sample.At = s.at
 				s.Good(s.at)
 				return sample, nil
@@ -193,31 +192,52 @@ var (
 // Decoder takes the line apart. It allocates nothing.
 type Decoder struct {
 	p       Protocol
+	head    []byte
 	n       int
+	refused int // bytes of the frame refused last
 	f       [16]byte
 	ambient device.Celsius // of tn9, which sends it in a frame of its own
 	hasAmb  bool
 }
 
 // NewDecoder returns a decoder for one protocol.
-func NewDecoder(p Protocol) *Decoder { return &Decoder{p: p} }
+func NewDecoder(p Protocol) *Decoder { return &Decoder{p: p, head: head(p)} }
 
 // Reset forgets a frame in progress.
 func (d *Decoder) Reset() { d.n, d.hasAmb = 0, false }
 
-// heads are the bytes that every frame of a protocol begins with.
-var heads = map[Protocol][]byte{
-	GYMCU90614: {0x5A, 0x5A, 0x45, 0x04},
-	CJMCU90614: {0x66, 0x66},
-	GY614V:     {0xA4, 0x03, 0x07, 0x07},
+// head is what every frame of a protocol begins with.
+func head(p Protocol) []byte {
+	switch p {
+	case GYMCU90614:
+		return []byte{0x5A, 0x5A, 0x45, 0x04}
+	case CJMCU90614:
+		return []byte{0x66, 0x66}
+	case GY614V:
+		return []byte{0xA4, 0x03, 0x07, 0x07}
+	}
+	return nil
 }
 
-// Byte takes the next byte. An error refuses a frame; the next byte begins anew.
+// Byte takes the next byte. An error refuses a frame. What came after the
+// refused frame's first byte is looked at again, so that a frame that was cut
+// short never takes the next one with it.
 func (d *Decoder) Byte(b byte) (device.Sample, Result, error) {
+	s, res, err := d.next(b)
+	if err != nil && !errors.Is(err, device.ErrOutOfRange) {
+		f, n := d.f, d.refused
+		for _, again := range f[1:n] {
+			_, _, _ = d.Byte(again) // too short for a frame; one refused is one, however it is cut
+		}
+	}
+	return s, res, err
+}
+
+func (d *Decoder) next(b byte) (device.Sample, Result, error) {
 	if d.p == TN9 {
 		return d.tn9(b)
 	}
-	head := heads[d.p]
+	head := d.head
 	if d.n < len(head) {
 		if b == head[d.n] {
 			d.f[d.n] = b
@@ -243,14 +263,14 @@ func (d *Decoder) Byte(b byte) (device.Sample, Result, error) {
 		length = 12
 	case CJMCU90614:
 		if d.n == 4 && d.f[3] != 4 {
-			d.n = 0
+			d.refused, d.n = d.n, 0
 			return device.Sample{}, More, errLength
 		}
 	}
 	if d.n < length {
 		return device.Sample{}, More, nil
 	}
-	d.n = 0
+	d.refused, d.n = d.n, 0
 	f := d.f[:length]
 	from := 0
 	if d.p == CJMCU90614 {
@@ -289,7 +309,7 @@ func (d *Decoder) tn9(b byte) (device.Sample, Result, error) {
 	if d.n++; d.n < 5 {
 		return device.Sample{}, More, nil
 	}
-	d.n = 0
+	d.refused, d.n = d.n, 0
 	f := d.f[:5]
 	switch {
 	case f[4] != 0x0D:

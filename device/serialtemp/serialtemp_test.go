@@ -103,6 +103,21 @@ func TestAGoodFrameAfterAMegabyteOfNoise(t *testing.T) {
 	}
 }
 
+// A frame cut short anywhere, or begun twice, never takes the next good one
+// with it.
+func TestHalfFrameBeforeAGoodOne(t *testing.T) {
+	for p, frame := range map[Protocol]string{GYMCU90614: "5A5A45040C780D19A7", CJMCU90614: "666601040A830A831A", GY614V: "A40307075F0E4209C40E9DDC", TN9: "4C142A8A0D"} {
+		b := unhex(t, frame)
+		for cut := 1; cut < len(b); cut++ {
+			for _, before := range [][]byte{b[:cut], b[cut:], append(append([]byte(nil), b[:cut]...), b[:cut]...)} {
+				if got, _ := all(NewDecoder(p), append(append([]byte(nil), before...), b...)); len(got) != 1 {
+					t.Errorf("%s: %d samples of % X and then a good frame", p, len(got), before)
+				}
+			}
+		}
+	}
+}
+
 func FuzzDecoder(f *testing.F) {
 	f.Add([]byte{0x5A, 0x5A, 0x45, 0x04, 0x0C, 0x78, 0x0D, 0x19, 0xA7})
 	f.Add([]byte{0x66, 0x66, 0x01, 0x04, 0x0A, 0x83, 0x0A, 0x83, 0x1A})
