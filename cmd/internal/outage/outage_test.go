@@ -1,0 +1,356 @@
+package outage
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"gatehouse/edge"
+	"gatehouse/edge/clock"
+	"gatehouse/edge/identity"
+	"gatehouse/edge/journal"
+	"gatehouse/sync/broker"
+	"gatehouse/sync/community"
+	"gatehouse/sync/mqtt"
+	"gatehouse/sync/uplink"
+	"gatehouse/sync/wire"
+)
+
+var quiet = slog.New(slog.DiscardHandler)
+
+// part is something with a Run that ends with its context.
+type part interface{ Run(context.Context) error }
+
+// run runs parts and returns what stops them.
+func run(t *testing.T, parts ...part) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	for _, p := range parts {
+		wg.Go(func() {
+			if err := p.Run(ctx); !errors.Is(err, context.Canceled) {
+				t.Errorf("%T ended with %v", p, err)
+			}
+		})
+	}
+	stop = sync.OnceFunc(func() { cancel(); wg.Wait() })
+	t.Cleanup(stop)
+	return stop
+}
+
+func dial(t *testing.T, url, id string) *mqtt.Client {
+	t.Helper()
+	c, err := mqtt.New(mqtt.Config{URL: url, ClientID: id, KeepAlive: time.Second, MinBackoff: 20 * time.Millisecond, MaxBackoff: 200 * time.Millisecond}, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// estate is one gate and its server.
+type estate struct {
+	t      *testing.T
+	dir    string
+	server *identity.Identity
+	device *identity.Identity
+	srv    *community.Server
+	j      *journal.Journal
+	clock  *clock.Fake
+	up     *uplink.Uplink
+
+	stopServer, stopGate func()
+}
+
+func newEstate(t *testing.T) *estate {
+	t.Helper()
+	e := &estate{t: t, dir: t.TempDir(), clock: clock.NewFake(time.Date(2026, 3, 1, 8, 0, 0, 0, time.UTC), 480)}
+	var err error
+	if e.server, err = identity.Open(filepath.Join(e.dir, "server"), "server"); err != nil {
+		t.Fatal(err)
+	}
+	if e.device, err = identity.Open(filepath.Join(e.dir, "keys"), "c/s/g"); err != nil {
+		t.Fatal(err)
+	}
+	e.openJournal()
+	return e
+}
+
+func (e *estate) openJournal() {
+	e.t.Helper()
+	var err error
+	e.j, err = journal.Open(e.t.Context(), filepath.Join(e.dir, "journal.db"), journal.Options{Community: "c", Site: "s", Gate: "g", Clock: e.clock, Signer: e.device.Signer(), Log: quiet})
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	e.t.Cleanup(func() { _ = e.j.Close() }) // reported where it matters
+}
+
+// transport is what both ends need.
+type transport interface {
+	uplink.Transport
+	part
+}
+
+func (e *estate) startServer(c transport) {
+	e.t.Helper()
+	srv, err := community.Open(e.t.Context(), filepath.Join(e.dir, "community.db"), community.Config{Community: "c", Signer: e.server.Signer(), Log: quiet})
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	if err := srv.RegisterGate(e.t.Context(), "s", "g", e.device.Signer().Public(), e.device.Recipient(), "test"); err != nil {
+		e.t.Fatal(err)
+	}
+	srv.Attach(c)
+	stop := run(e.t, c, srv)
+	e.srv = srv
+	e.stopServer = sync.OnceFunc(func() {
+		stop()
+		if err := srv.Close(); err != nil {
+			e.t.Error(err)
+		}
+	})
+	e.t.Cleanup(e.stopServer)
+}
+
+func (e *estate) startGate(c transport, cfg uplink.Config) {
+	e.t.Helper()
+	cfg.Community, cfg.Site, cfg.Gate, cfg.Device = "c", "s", "g", e.device.Signer()
+	cfg.Trust = func() []wire.ServerKey {
+		return []wire.ServerKey{{ID: "server", Public: e.server.Signer().Public(), Uses: []wire.Use{wire.UseReceipts}}}
+	}
+	var err error
+	if e.up, err = uplink.New(cfg, e.j, c, quiet); err != nil {
+		e.t.Fatal(err)
+	}
+	e.stopGate = run(e.t, c, e.up)
+}
+
+// add appends n entries as a lane does.
+func (e *estate) add(n int) {
+	e.t.Helper()
+	for range n {
+		e.clock.Advance(3 * time.Second)
+		x := &edge.Entry{Kind: edge.KindPassage, Lane: "in", Of: -1, Actor: "system", Stamp: e.clock.Now(), Result: edge.ResultPassed,
+			Deltas: []edge.Delta{{Cell: edge.Cell{Name: edge.CellPosition, Subject: "p1"}, Op: edge.OpSet, Value: edge.PositionInside}}}
+		if _, err := e.j.Append(context.Background(), x, nil); err != nil {
+			e.t.Fatal(err)
+		}
+	}
+}
+
+// drained waits until everything is receipted.
+func (e *estate) drained(within time.Duration) {
+	e.t.Helper()
+	end := time.Now().Add(within)
+	for e.j.Acked() != e.j.Size() {
+		if time.Now().After(end) {
+			e.t.Fatalf("not drained: %+v", e.up.Status())
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// check compares what the server has with the journal, to the byte, and has the
+// server verify itself.
+func (e *estate) check() {
+	e.t.Helper()
+	ctx := e.t.Context()
+	counts, err := e.srv.Counts(ctx, "s", "g")
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	for _, c := range counts {
+		if c.Missing != 0 || c.Duplicated != 0 {
+			e.t.Errorf("%+v", c)
+		}
+	}
+	n := uint64(0)
+	err = e.srv.Export(ctx, "s", "g", e.j.Epoch(), func(seq uint64, line []byte) error {
+		s, err := e.j.Get(ctx, seq)
+		if err != nil {
+			return err
+		}
+		if seq != n || !bytes.Equal(s.Line, line) {
+			return fmt.Errorf("entry %d, wanted %d, differs", seq, n)
+		}
+		n++
+		return nil
+	})
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	if n != e.j.Size() {
+		e.t.Errorf("the server has %d entries, the journal %d", n, e.j.Size())
+	}
+	bad, err := e.srv.Verify(ctx, "s", "g")
+	if err != nil || len(bad) > 0 {
+		e.t.Errorf("verification: %v %v", bad, err)
+	}
+}
+
+// mosquitto starts an independent broker.
+func mosquitto(t *testing.T) string {
+	t.Helper()
+	bin, err := exec.LookPath("mosquitto")
+	if err != nil {
+		bin = "/usr/sbin/mosquitto"
+	}
+	if _, err := os.Stat(bin); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("mosquitto is missing: apt-get install mosquitto")
+		}
+		t.Skip("mosquitto is not here: apt-get install mosquitto")
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().(*net.TCPAddr)
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	conf := filepath.Join(t.TempDir(), "mosquitto.conf")
+	text := fmt.Sprintf("listener %d 127.0.0.1\nallow_anonymous true\npersistence false\nset_tcp_nodelay true\nlog_dest none\n", addr.Port)
+	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(bin, "-c", conf)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill() // it has ended, or ends now
+		_ = cmd.Wait()         // with that signal
+	})
+	for range 500 {
+		c, err := net.Dial("tcp", addr.String())
+		if err == nil {
+			if err := c.Close(); err != nil {
+				t.Fatal(err)
+			}
+			return addr.String()
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatal("mosquitto does not come up")
+	return ""
+}
+
+func embedded(t *testing.T) string {
+	t.Helper()
+	b, err := broker.Start(t.TempDir(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Stop)
+	return b.Addr()
+}
+
+// The line to the broker fails in every way while a lane goes on; whatever happens,
+// the lane appends, and everything arrives once and in order.
+func TestBadLines(t *testing.T) {
+	for name, start := range map[string]func(*testing.T) string{"embedded": embedded, "mosquitto": mosquitto} {
+		t.Run(name, func(t *testing.T) {
+			addr := start(t)
+			e := newEstate(t)
+			gateLine, serverLine := newProxy(t, addr), newProxy(t, addr)
+			e.startServer(dial(t, serverLine.url(), "server"))
+			e.startGate(dial(t, gateLine.url(), "gate"), uplink.Config{Entries: 64, Age: 20 * time.Millisecond, Resend: 200 * time.Millisecond})
+			e.add(50)
+			e.drained(20 * time.Second)
+			for _, m := range []mode{hole, flap, mute, refuse, slow} {
+				for _, line := range []*proxy{gateLine, serverLine} {
+					line.set(m)
+					e.add(200) // while the line is bad: returns, or the test ends here
+					time.Sleep(300 * time.Millisecond)
+					e.add(20)
+					line.set(pass)
+				}
+			}
+			e.drained(60 * time.Second)
+			e.check()
+		})
+	}
+}
+
+// A broker that forgets everything, and a server that stores and dies before its
+// receipt goes out.
+func TestBrokerForgetsAndServerDies(t *testing.T) {
+	b, err := broker.Start(t.TempDir(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := b.Addr()
+	e := newEstate(t)
+	line := newProxy(t, addr)
+	cfg := uplink.Config{Entries: 64, Age: 10 * time.Millisecond, Resend: 200 * time.Millisecond}
+	e.startServer(dial(t, line.url(), "server"))
+	e.startGate(dial(t, "mqtt://"+addr, "gate"), cfg)
+	for range 3 {
+		e.add(100)
+		e.drained(20 * time.Second)
+		b.Stop()
+		e.add(100)
+		if b, err = broker.Start(t.TempDir(), addr); err != nil {
+			t.Fatal(err)
+		}
+		e.drained(20 * time.Second)
+
+		// The server's own word is cut off: it stores, and nobody hears of it.
+		e.stopServer()
+		e.startServer(dial(t, line.url(), "server"))
+		e.add(1)
+		e.drained(20 * time.Second)
+		line.set(muteUp)
+		e.add(100) // within the window: no receipt makes place for more
+		for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			counts, err := e.srv.Counts(t.Context(), "s", "g")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if counts[0].Stored == e.j.Size() {
+				break
+			}
+			if time.Now().After(end) {
+				t.Fatalf("the server does not store: %+v", counts)
+			}
+		}
+		if e.j.Acked() == e.j.Size() {
+			t.Fatal("a receipt came through")
+		}
+		e.stopServer()
+		line.set(pass)
+		e.startServer(dial(t, line.url(), "server"))
+		e.drained(20 * time.Second)
+	}
+	b.Stop()
+	e.check()
+}
+
+// A gate that stops in the middle goes on where it was.
+func TestGateRestarts(t *testing.T) {
+	addr := embedded(t)
+	e := newEstate(t)
+	e.startServer(dial(t, "mqtt://"+addr, "server"))
+	for i := range 5 {
+		e.startGate(dial(t, "mqtt://"+addr, fmt.Sprint("gate", i)), uplink.Config{Entries: 16, Age: time.Millisecond})
+		e.add(200)
+		e.stopGate()
+		if err := e.j.Close(); err != nil {
+			t.Fatal(err)
+		}
+		e.openJournal()
+	}
+	e.startGate(dial(t, "mqtt://"+addr, "gate"), uplink.Config{})
+	e.drained(20 * time.Second)
+	e.check()
+}
