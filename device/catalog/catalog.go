@@ -71,6 +71,7 @@ const (
 	KindBarrier   Kind = "barrier"
 	KindIndicator Kind = "indicator"
 	KindContact   Kind = "contact"
+	KindPanel     Kind = "panel"
 )
 
 // Driver is one row of the table.
@@ -84,7 +85,7 @@ type Driver struct {
 
 // Drivers lists the table, in the order of kinds.
 func Drivers() []Driver {
-	return slices.Concat(scanners(), sensors(), presences(), barriers(), indicators(), contacts())
+	return slices.Concat(scanners(), sensors(), presences(), barriers(), indicators(), contacts(), panels())
 }
 
 // Scanner builds the scanner that n describes. name is the device's name in
