@@ -22,6 +22,7 @@ import (
 
 	"gatehouse/edge"
 	"gatehouse/sync/wire"
+	"gatehouse/sync/wire/wiretest"
 )
 
 func TestMain(m *testing.M) {
@@ -52,7 +53,9 @@ type bus struct {
 	connected []func(context.Context)
 	sent      map[string][][]byte
 	news      chan struct{}
-	deaf      bool // publishing fails
+	deaf      bool              // publishing fails
+	schemas   *wiretest.Schemas // what is published must be as they say; nil = not checked
+	wrong     error
 }
 
 type sub struct {
@@ -73,6 +76,9 @@ func (b *bus) Publish(_ context.Context, topic string, payload []byte, _ bool) e
 	defer b.mu.Unlock()
 	if b.deaf {
 		return errors.New("no connection")
+	}
+	if b.schemas != nil && b.wrong == nil {
+		b.wrong = b.schemas.Payload(topic, payload)
 	}
 	b.sent[topic] = append(b.sent[topic], payload)
 	select {
@@ -260,6 +266,11 @@ func start(t testing.TB, where string) (*Server, *bus, func()) {
 		t.Fatal(err)
 	}
 	b := newBus()
+	if _, bench := t.(*testing.B); !bench {
+		if b.schemas, err = wiretest.New(); err != nil {
+			t.Fatal(err)
+		}
+	}
 	s.Attach(b)
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
@@ -270,6 +281,9 @@ func start(t testing.TB, where string) (*Server, *bus, func()) {
 		}
 		if err := s.Close(); err != nil {
 			t.Errorf("close: %v", err)
+		}
+		if b.wrong != nil {
+			t.Errorf("published against the schema: %v", b.wrong)
 		}
 	})
 	t.Cleanup(stop)

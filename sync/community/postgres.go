@@ -149,6 +149,28 @@ func (*postgresBulk) entries(ctx context.Context, tx *sql.Tx, adds []*addition) 
 	return err
 }
 
+func (*postgresBulk) pieces(ctx context.Context, tx *sql.Tx, rows []pieceRow) error {
+	if len(rows) == 0 {
+		return nil
+	}
+	var logs, firsts, counts, untils []int64
+	var hashes, roots, keys, blinds, data [][]byte
+	for i := range rows {
+		r := &rows[i]
+		logs, firsts, counts, untils = append(logs, r.log), append(firsts, int64(r.first)), append(counts, int64(r.count)), append(untils, r.until)
+		hashes, roots = append(hashes, r.hashes), append(roots, r.root())
+		keys, blinds, data = append(keys, r.key), append(blinds, r.blinds), append(data, r.data)
+	}
+	if _, err := tx.ExecContext(ctx, `INSERT INTO leaf (log, first, hashes, root) SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::bytea[])`,
+		logs, firsts, hashes, roots); err != nil {
+		return err
+	}
+	_, err := tx.ExecContext(ctx, `INSERT INTO block (log, first, count, until, key, blinds, data)
+		SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bytea[], $6::bytea[], $7::bytea[])`,
+		logs, firsts, counts, untils, keys, blinds, data)
+	return err
+}
+
 func (*postgresBulk) deltas(ctx context.Context, tx *sql.Tx, rows []deltaRow) error {
 	if len(rows) == 0 {
 		return nil

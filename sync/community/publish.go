@@ -253,24 +253,46 @@ func cutChunks(ctx context.Context, tx *sql.Tx, site, identity string, version i
 	return err
 }
 
-// PublishPolicy checks a policy as a gate would, signs it and publishes it to the
-// site. Its version must be above that of the policy in force.
-func (s *Server) PublishPolicy(ctx context.Context, site, name string, src []byte) error {
+// SignPolicy checks a policy as a gate would and signs it for a site: what
+// [Server.PublishSigned] publishes. It needs no store, so the key may be kept where
+// no network is.
+func SignPolicy(site, name string, src []byte, key edge.Signer) ([]byte, error) {
 	if err := wire.CheckName(site); err != nil {
+		return nil, err
+	}
+	if _, err := policy.Load(name, src); err != nil {
+		return nil, fmt.Errorf("cannot sign policy %s: %w", name, err)
+	}
+	e := wire.Envelope{Type: wire.TypePolicy, Site: site, Gate: wire.Everybody, IssuedAt: time.Now().UnixMilli(), Body: src}
+	if err := e.Sign(key); err != nil {
+		return nil, err
+	}
+	return e.Encode()
+}
+
+// PublishPolicy checks a policy, signs it with the server's own key and publishes
+// it to the site. Its version must be above that of the policy in force.
+func (s *Server) PublishPolicy(ctx context.Context, site, name string, src []byte) error {
+	payload, err := SignPolicy(site, name, src, s.cfg.Signer)
+	if err != nil {
 		return err
 	}
-	p, err := policy.Load(name, src)
-	if err != nil {
+	return s.PublishSigned(ctx, site, name, payload)
+}
+
+// PublishSigned publishes a policy that was signed elsewhere. The gates know the
+// keys that may sign one; this server only checks what it can.
+func (s *Server) PublishSigned(ctx context.Context, site, name string, payload []byte) error {
+	var e wire.Envelope
+	if err := wire.Decode(payload, &e); err != nil {
 		return fmt.Errorf("cannot publish policy %s: %w", name, err)
 	}
-	now := time.Now().UnixMilli()
-	e := wire.Envelope{Type: wire.TypePolicy, Site: site, Gate: wire.Everybody, IssuedAt: now, Body: src}
-	if err := e.Sign(s.cfg.Signer); err != nil {
-		return err
+	if e.Type != wire.TypePolicy || e.Site != site || len(e.Sigs) == 0 {
+		return fmt.Errorf("cannot publish policy %s: it is a %q for site %q with %d signatures, want a signed policy for %s", name, e.Type, e.Site, len(e.Sigs), site)
 	}
-	payload, err := e.Encode()
+	p, err := policy.Load(name, e.Body)
 	if err != nil {
-		return err
+		return fmt.Errorf("cannot publish policy %s: %w", name, err)
 	}
 	err = s.store.write(ctx, func(tx *sql.Tx) error {
 		var have sql.NullInt64
@@ -281,7 +303,7 @@ func (s *Server) PublishPolicy(ctx context.Context, site, name string, src []byt
 			return fmt.Errorf("its version %d must be above %d, which is in force", p.Version(), have.Int64)
 		}
 		_, err := tx.ExecContext(ctx, `INSERT INTO policy (site, version, hash, policy, name, payload, at) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
-			site, p.Version(), wire.HashOf(payload), p.Hash(), name, payload, now)
+			site, p.Version(), wire.HashOf(payload), p.Hash(), name, payload, time.Now().UnixMilli())
 		return err
 	})
 	if err != nil {

@@ -87,6 +87,20 @@ func (sqliteBulk) entries(ctx context.Context, tx *sql.Tx, adds []*addition) err
 	return nil
 }
 
+func (sqliteBulk) pieces(ctx context.Context, tx *sql.Tx, rows []pieceRow) error {
+	for i := range rows {
+		r := &rows[i]
+		if _, err := tx.ExecContext(ctx, `INSERT INTO leaf (log, first, hashes, root) VALUES ($1, $2, $3, $4)`, r.log, int64(r.first), r.hashes, r.root()); err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, `INSERT INTO block (log, first, count, until, key, blinds, data) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
+			r.log, int64(r.first), r.count, r.until, r.key, r.blinds, r.data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (sqliteBulk) deltas(ctx context.Context, tx *sql.Tx, rows []deltaRow) error {
 	return insertRows(ctx, tx, `INSERT INTO delta (log, seq, at, deltas, change)`, len(rows), 5, func(args []any, i int) []any {
 		r := &rows[i]

@@ -34,6 +34,7 @@ type bulk interface {
 	entries(ctx context.Context, tx *sql.Tx, adds []*addition) error
 	// retire gives back the room of what lies before a time and was destroyed.
 	retire(ctx context.Context, db *sql.DB, before int64) (partitions int, err error)
+	pieces(ctx context.Context, tx *sql.Tx, rows []pieceRow) error
 	deltas(ctx context.Context, tx *sql.Tx, rows []deltaRow) error
 }
 
@@ -182,6 +183,7 @@ func (s *store) add(ctx context.Context, now int64, adds []*addition) error {
 	}
 	return s.write(ctx, func(tx *sql.Tx) error {
 		var deltas []deltaRow
+		var pieces []pieceRow
 		for _, a := range adds {
 			n := &a.next
 			if n.id == 0 {
@@ -210,7 +212,7 @@ func (s *store) add(ctx context.Context, now int64, adds []*addition) error {
 			if err != nil {
 				return fmt.Errorf("cannot move the mark of %s: %w", n.name(), err)
 			}
-			if err := s.addPieces(ctx, tx, n.id, a.pieces); err != nil {
+			if pieces, err = s.addPieces(ctx, tx, n.id, a.pieces, pieces); err != nil {
 				return fmt.Errorf("cannot store blocks of %s: %w", n.name(), err)
 			}
 			for i := range a.cols {
@@ -226,6 +228,9 @@ func (s *store) add(ctx context.Context, now int64, adds []*addition) error {
 					deltas = append(deltas, d)
 				}
 			}
+		}
+		if err := s.bulk.pieces(ctx, tx, pieces); err != nil {
+			return fmt.Errorf("cannot store blocks: %w", err)
 		}
 		if err := s.bulk.entries(ctx, tx, adds); err != nil {
 			return fmt.Errorf("cannot store entries: %w", err)
@@ -246,25 +251,30 @@ func parentText(e edge.Epoch) string {
 
 func (l *gateLog) name() string { return l.gate.site + "/" + l.gate.name + "/" + l.epoch.String() }
 
-// addPieces stores pieces; one that completes its block takes in those before it.
-func (s *store) addPieces(ctx context.Context, tx *sql.Tx, log int64, pieces []piece) error {
+// pieceRow is a piece of a log that waits to be stored with others.
+type pieceRow struct {
+	log int64
+	piece
+}
+
+// addPieces adds pieces to those that wait; one that completes its block takes in
+// those before it, for which the waiting ones are stored first.
+func (s *store) addPieces(ctx context.Context, tx *sql.Tx, log int64, pieces []piece, waiting []pieceRow) ([]pieceRow, error) {
 	for _, p := range pieces {
 		start := p.first &^ (edge.BlockSize - 1)
 		if p.first != start && p.first+uint64(p.count) == start+edge.BlockSize {
+			if err := s.bulk.pieces(ctx, tx, waiting); err != nil {
+				return nil, err
+			}
+			waiting = nil
 			var err error
 			if p, err = s.complete(ctx, tx, log, p); err != nil {
-				return err
+				return nil, err
 			}
 		}
-		if _, err := tx.ExecContext(ctx, `INSERT INTO leaf (log, first, hashes, root) VALUES ($1, $2, $3, $4)`, log, int64(p.first), p.hashes, p.root()); err != nil {
-			return err
-		}
-		if _, err := tx.ExecContext(ctx, `INSERT INTO block (log, first, count, until, key, blinds, data) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
-			log, int64(p.first), p.count, p.until, p.key, p.blinds, p.data); err != nil {
-			return err
-		}
+		waiting = append(waiting, pieceRow{log, p})
 	}
-	return nil
+	return waiting, nil
 }
 
 // blind makes a piece one that does without its block's key.
