@@ -33,8 +33,9 @@
 //
 // Melexis MLX90614 data sheet, sections 8.4 (SMBus) and 8.7 (output); System
 // Management Bus specification 3.2, 6.4.1 (PEC). Checked: published and derived
-// vectors, every single and double bit error of a frame, a fuzzer, the emulator
-// in device/sim with every fault, periph's i2ctest. Not checked against a chip.
+// vectors, every error of up to three bits, a fuzzer, the emulator in device/sim
+// with every fault, periph's i2ctest, and the kernel's I2C in a virtual machine
+// with wrong PECs, no answer and a stuck bus. Not checked against a chip.
 package mlx90614
 
 import (
