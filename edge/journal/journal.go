@@ -7,7 +7,6 @@ import (
 	"context"
 	"crypto/rand"
 	"database/sql"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -64,7 +63,8 @@ type Journal struct {
 	pending []*request
 	grown   chan struct{} // closed and replaced when size grows
 
-	epoch edge.Epoch
+	life  sync.RWMutex // held for writing while one epoch follows another
+	epoch atomic.Uint64
 	size  atomic.Uint64
 	acked atomic.Uint64
 
@@ -157,9 +157,11 @@ func (j *Journal) load(ctx context.Context) error {
 		if have != name {
 			return fmt.Errorf("it is the journal of %s, not of %s (a card from another gate? give this gate a state folder of its own)", have, name)
 		}
-		if j.epoch, err = edge.ParseEpoch(meta["epoch"]); err != nil {
+		epoch, err := edge.ParseEpoch(meta["epoch"])
+		if err != nil {
 			return fmt.Errorf("damaged: %w", err)
 		}
+		j.epoch.Store(uint64(epoch))
 	} else if err := j.firstEpoch(ctx, name); err != nil {
 		return err
 	}
@@ -189,12 +191,12 @@ func (j *Journal) load(ctx context.Context) error {
 }
 
 func (j *Journal) firstEpoch(ctx context.Context, name string) error {
-	var b [8]byte
-	if _, err := io.ReadFull(j.o.Rand, b[:]); err != nil {
+	epoch, err := j.randomEpoch()
+	if err != nil {
 		return err
 	}
-	j.epoch = edge.Epoch(binary.BigEndian.Uint64(b[:]))
-	data, err := json.Marshal(map[string]any{"epoch": j.epoch, "parent": nil})
+	j.epoch.Store(uint64(epoch))
+	data, err := json.Marshal(map[string]any{"epoch": epoch, "parent": nil})
 	if err != nil {
 		return err
 	}
@@ -204,14 +206,14 @@ func (j *Journal) firstEpoch(ctx context.Context, name string) error {
 		return err
 	}
 	r := &request{lines: [][]byte{line}}
-	if err := j.commit(ctx, []*request{r}, map[string]any{"name": name, "epoch": j.epoch.String(), "acked": 0}); err != nil {
+	if err := j.commit(ctx, []*request{r}, map[string]any{"name": name, "epoch": epoch.String(), "acked": 0}); err != nil {
 		return err
 	}
 	return r.err
 }
 
 // Epoch is the present epoch.
-func (j *Journal) Epoch() edge.Epoch { return j.epoch }
+func (j *Journal) Epoch() edge.Epoch { return edge.Epoch(j.epoch.Load()) }
 
 // Size is the number of entries in this epoch; sequences run from 0 to Size-1.
 func (j *Journal) Size() uint64 { return j.size.Load() }
@@ -548,8 +550,10 @@ func (j *Journal) BlockKeys(ctx context.Context, from, count uint64) ([]edge.Key
 // Acknowledge moves the acknowledged mark to size: the server has receipted the
 // entries below it. It never moves back, and never for another epoch.
 func (j *Journal) Acknowledge(ctx context.Context, epoch edge.Epoch, size uint64, receipt []byte) error {
-	if epoch != j.epoch {
-		return fmt.Errorf("receipt for epoch %s, the journal is in %s", epoch, j.epoch)
+	j.life.RLock()
+	defer j.life.RUnlock()
+	if epoch != j.Epoch() {
+		return fmt.Errorf("receipt for epoch %s, the journal is in %s", epoch, j.Epoch())
 	}
 	if size > j.Size() {
 		return fmt.Errorf("receipt for %d entries, the journal has %d", size, j.Size())

@@ -162,13 +162,15 @@ func (j *Journal) Head(ctx context.Context) (edge.Head, error) { return j.HeadAt
 
 // HeadAt is the signed tree head over the first size entries.
 func (j *Journal) HeadAt(ctx context.Context, size uint64) (edge.Head, error) {
+	j.life.RLock()
+	defer j.life.RUnlock()
 	if size > j.Size() {
 		return edge.Head{}, fmt.Errorf("no tree head over %d entries: the journal has %d", size, j.Size())
 	}
 	if err := j.seal(ctx, size); err != nil {
 		return edge.Head{}, err
 	}
-	h := edge.Head{Origin: edge.Origin(j.o.Community, j.o.Site, j.o.Gate, j.epoch), Size: size}
+	h := edge.Head{Origin: edge.Origin(j.o.Community, j.o.Site, j.o.Gate, j.Epoch()), Size: size}
 	root, err := tlog.TreeHash(int64(size), hashes{ctx: ctx, db: j.db.R})
 	if err != nil {
 		return h, fmt.Errorf("cannot compute the tree head: %w", err)
@@ -185,6 +187,8 @@ func (j *Journal) HeadAt(ctx context.Context, size uint64) (edge.Head, error) {
 // Proof is an audit path for one entry under the head over size entries, with
 // the blind that discloses it and it alone.
 func (j *Journal) Proof(ctx context.Context, seq, size uint64) (tlog.RecordProof, edge.Blind, []byte, error) {
+	j.life.RLock()
+	defer j.life.RUnlock()
 	if seq >= size || size > j.Size() {
 		return nil, edge.Blind{}, nil, fmt.Errorf("entry %d is not among the first %d: %w", seq, size, edge.ErrUnknown)
 	}
@@ -216,6 +220,8 @@ func (j *Journal) Proof(ctx context.Context, seq, size uint64) (tlog.RecordProof
 // keep their own blinds. The leaf hashes stay, so every proof still verifies. It
 // returns how many entries were destroyed and records that in the journal.
 func (j *Journal) Purge(ctx context.Context, cut time.Time) (int, error) {
+	j.life.RLock()
+	defer j.life.RUnlock()
 	if err := j.seal(ctx, j.Size()); err != nil {
 		return 0, err
 	}

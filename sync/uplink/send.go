@@ -370,5 +370,6 @@ func (s *sender) forked(ctx context.Context, r *wire.Receipt, why error) {
 		return
 	}
 	s.restart()
+	signal(s.repeat) // the new journal is looked through too
 	s.Say()
 }

@@ -354,3 +354,67 @@ func TestGateRestarts(t *testing.T) {
 	e.drained(20 * time.Second)
 	e.check()
 }
+
+// A gate whose medium is replaced by last week's begins a new epoch, by itself, that
+// names its parent and carries over what the server lacks.
+func TestRestoredImage(t *testing.T) {
+	for _, after := range []int{0, 30} { // entries made before the server is reached
+		addr := embedded(t)
+		e := newEstate(t)
+		e.startServer(dial(t, "mqtt://"+addr, "server"))
+		cfg := uplink.Config{Age: 10 * time.Millisecond}
+		start := func(id string) {
+			cfg.Fork = func(ctx context.Context, r *wire.Receipt) error {
+				return e.j.NewEpoch(ctx, e.j.Acked(), "the server has another continuation")
+			}
+			e.startGate(dial(t, "mqtt://"+addr, id), cfg)
+		}
+		start("gate")
+		e.add(100)
+		e.drained(20 * time.Second)
+		path := filepath.Join(e.dir, "journal.db")
+		reopen := func(from, to string) {
+			t.Helper()
+			e.stopGate()
+			if err := e.j.Close(); err != nil {
+				t.Fatal(err)
+			}
+			b, err := os.ReadFile(from)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(to, b, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			e.openJournal()
+		}
+		reopen(path, path+".image")
+		start("gate-again")
+		e.add(200)
+		e.drained(20 * time.Second)
+		parent := e.j.Epoch()
+		reopen(path+".image", path)
+		e.add(after)
+		start("restored-gate")
+		for end := time.Now().Add(20 * time.Second); e.j.Epoch() == parent; time.Sleep(10 * time.Millisecond) {
+			if after == 0 {
+				e.add(1) // nothing tells a gate of its past before it has something to say
+			}
+			if time.Now().After(end) {
+				t.Fatalf("still in the old epoch: %+v", e.up.Status())
+			}
+		}
+		e.add(50)
+		e.drained(20 * time.Second)
+		e.check()
+		counts, err := e.srv.Counts(t.Context(), "s", "g")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(counts) != 2 || counts[0].Size != 301 || counts[1].Parent != parent || counts[1].Forked != 101 || counts[1].Size < uint64(51+after) {
+			t.Errorf("counts %+v", counts)
+		}
+		e.stopGate()
+		e.stopServer()
+	}
+}
