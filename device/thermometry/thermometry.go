@@ -299,10 +299,12 @@ func (t *Thermometer) Measure(ctx context.Context, m device.Measurement) (device
 		wait := time.Until(t.good.Add(stale))
 		t.mu.Unlock()
 		if err := t.wait(ctx, changed, wait); err != nil {
-			t.mu.Lock()
-			t.taken = max(t.taken, seen)
-			t.counts[string(best)]++
-			t.mu.Unlock()
+			if errors.Is(err, context.DeadlineExceeded) { // else nothing was given, and who stands there may still be read
+				t.mu.Lock()
+				t.taken = max(t.taken, seen)
+				t.counts[string(best)]++
+				t.mu.Unlock()
+			}
 			if best == device.QualityInvalid {
 				if errors.Is(err, context.DeadlineExceeded) {
 					err = nil

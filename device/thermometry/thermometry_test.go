@@ -250,6 +250,22 @@ func TestCancelIsAnError(t *testing.T) {
 	})
 }
 
+// A measurement that is given up takes nothing from the next: the person who
+// stepped up meanwhile is still read.
+func TestCancelAmidAPerson(t *testing.T) {
+	lane(t, "", func(t *testing.T, s *signal, th *Thermometer) {
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, func() { s.see(36.4) })
+		time.AfterFunc(1250*time.Millisecond, cancel)
+		if r, err := th.Measure(ctx, device.Measurement{}); !errors.Is(err, context.Canceled) {
+			t.Errorf("%+v, %v", r, err)
+		}
+		if r := within(t, th, 3*time.Second, device.Measurement{}); r.Quality != device.QualityOK {
+			t.Errorf("%+v", r)
+		}
+	})
+}
+
 func TestCloseEndsMeasure(t *testing.T) {
 	lane(t, "", func(t *testing.T, s *signal, th *Thermometer) {
 		time.AfterFunc(time.Second, func() {
