@@ -222,7 +222,7 @@ func (r *Reader) Read(ctx context.Context) (device.CardRead, error) {
 			return device.CardRead{}, err
 		}
 		r.pending = r.ev[:n]
-		if n == 0 && r.suspect {
+		if n == 0 && r.suspect && r.frame.Len == 0 {
 			r.suspect = false
 			if err := r.checkStuck(); err != nil {
 				return device.CardRead{}, err
@@ -239,6 +239,7 @@ func (r *Reader) Read(ctx context.Context) (device.CardRead, error) {
 
 // edge takes one falling edge into the frame.
 func (r *Reader) edge(e bus.Event) {
+	r.suspect = false // a line that is held low makes no edges
 	// Edges that a machine was late to take can be near to each other and
 	// right, so nothing is left out unless the installer says so.
 	if r.frame.Len > 0 && e.Line == r.line && e.At-r.last < r.conf.Glitch {

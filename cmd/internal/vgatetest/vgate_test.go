@@ -337,10 +337,26 @@ func distinct(s string) string {
 	return strings.Join(slices.Compact(strings.Fields(s)), " ")
 }
 
-func modprobe(t *testing.T, args ...string) {
+// unplug and plug pull the USB serial adapter out and put it in again.
+func unplug(t *testing.T) { t.Helper(); run(t, "rmmod", "g_serial") }
+
+func plug(t *testing.T) {
 	t.Helper()
-	if out, err := exec.Command("modprobe", args...).CombinedOutput(); err != nil {
-		t.Fatalf("modprobe %v: %v %s", args, err, out)
+	run(t, "modprobe", "g_serial")
+	for range 100 {
+		if _, err := os.Stat("/dev/ttyGS0"); err == nil {
+			raw(t, "/dev/ttyGS0")
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	t.Fatal("the adapter does not come back")
+}
+
+func run(t *testing.T, args ...string) {
+	t.Helper()
+	if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %v %s", args, err, out)
 	}
 }
 
@@ -378,7 +394,7 @@ func TestSerialUnplug(t *testing.T) {
 		if err != nil || c.Number != 13530444 {
 			t.Fatalf("round %d: %+v, %v", round, c, err)
 		}
-		modprobe(t, "-r", "g_serial")
+		unplug(t)
 		for {
 			_, err = next(t, s)
 			if err != nil {
@@ -397,17 +413,10 @@ func TestSerialUnplug(t *testing.T) {
 		if used = cpu(t) - used; used > 200*time.Millisecond {
 			t.Errorf("waiting for the adapter took %v of 2s", used)
 		}
-		modprobe(t, "g_serial")
-		for range 100 {
-			if _, err := os.Stat("/dev/ttyGS0"); err == nil {
-				break
-			}
-			time.Sleep(100 * time.Millisecond)
-		}
+		plug(t)
 		if _, err := os.Stat("/dev/ttyACM1"); err == nil {
 			t.Error("the adapter came back under another name: its port was not closed")
 		}
-		raw(t, "/dev/ttyGS0")
 	}
 	if h := s.Health(); h.Reopens < 2 {
 		t.Errorf("health %+v", h)
@@ -416,9 +425,7 @@ func TestSerialUnplug(t *testing.T) {
 
 func raw(t *testing.T, path string) {
 	t.Helper()
-	if out, err := exec.Command("stty", "-F", path, "raw", "-echo").CombinedOutput(); err != nil {
-		t.Fatalf("stty: %v %s", err, out)
-	}
+	run(t, "stty", "-F", path, "raw", "-echo")
 }
 
 func cpu(t *testing.T) time.Duration {
