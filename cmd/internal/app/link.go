@@ -57,7 +57,7 @@ func newLink(a *App) (*link, error) {
 		return nil, err
 	}
 	l.up, err = uplink.New(uplink.Config{Community: a.cfg.Community, Site: a.cfg.Site, Gate: a.cfg.Gate, Server: c.URL, Device: a.Identity.Signer(), Trust: keys,
-		Entries: c.Batch, Bytes: c.Bytes, Age: c.Age, Window: c.Window, Resend: c.Resend, Status: a.statusMessage}, a.Journal, l.client, log)
+		Entries: c.Batch, Bytes: c.Bytes, Age: c.Age, Window: c.Window, Resend: c.Resend, Status: a.statusMessage, Fork: a.fork}, a.Journal, l.client, log)
 	if err != nil {
 		return nil, err
 	}
@@ -83,6 +83,16 @@ func (l *link) run(ctx context.Context) error {
 }
 
 func (l *link) status() edge.SyncStatus { return l.up.Status() }
+
+// fork begins a new epoch when the server, signed, has another continuation of this
+// one. What it has not receipted is carried over.
+func (a *App) fork(ctx context.Context, r *wire.Receipt) error {
+	why := "the server has more entries: an old copy of the medium was restored"
+	if r.Refusal != nil {
+		why = r.Refusal.Text
+	}
+	return a.Journal.NewEpoch(ctx, a.Journal.Acked(), why)
+}
 
 // statusMessage is what the gate says of itself, retained. No personal data.
 func (a *App) statusMessage() wire.StatusMessage {
