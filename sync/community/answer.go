@@ -260,7 +260,7 @@ func (s *Server) noteStatus(ctx context.Context, m asked) error {
 			}
 		}
 	}
-	_, err = s.store.w.ExecContext(ctx, `UPDATE gate SET status = $1, status_at = $2 WHERE site = $3 AND name = $4`, string(text), now, m.site, m.gate)
+	_, err = s.store.w.ExecContext(ctx, `UPDATE gate SET status = $1, status_at = $2 WHERE site = $3 AND name = $4`, string(cleanText(text)), now, m.site, m.gate)
 	return err
 }
 
@@ -275,6 +275,8 @@ func VerifierKey(vkey string) (string, [32]byte, error) {
 	return name, [32]byte(b[1:]), nil
 }
 
+func cleanString(s string) string { return string(cleanText([]byte(s))) }
+
 func (s *Server) noteAlert(ctx context.Context, m asked) error {
 	var a wire.AlertMessage
 	if err := wire.Decode(m.payload, &a); err != nil {
@@ -284,9 +286,9 @@ func (s *Server) noteAlert(ctx context.Context, m asked) error {
 	if err != nil {
 		return err
 	}
-	if g == nil || len(a.Code) > 100 || len(a.Text) > 1000 {
+	if g == nil || len(a.Code) > 100 || len(a.Lane) > 100 || len(a.Text) > 1000 {
 		return fmt.Errorf("%w: alert of an unknown gate, or too long", wire.ErrMalformed)
 	}
 	s.log.Warn("alert", "site", m.site, "gate", m.gate, "code", a.Code, "text", a.Text)
-	return s.store.alert(ctx, g.id, "gate:"+a.Code, a.Lane, a.Text, time.Now().UnixMilli())
+	return s.store.alert(ctx, g.id, cleanString("gate:"+a.Code), cleanString(a.Lane), cleanString(a.Text), time.Now().UnixMilli())
 }

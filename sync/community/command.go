@@ -115,7 +115,7 @@ func (s *Server) noteResult(ctx context.Context, m asked) error {
 		return fmt.Errorf("%w: result is too long", wire.ErrMalformed)
 	}
 	_, err := s.store.w.ExecContext(ctx, `UPDATE command SET status = $1, text = $2 WHERE number = $3 AND site = $4 AND gate = $5 AND sent > 0`,
-		r.Status, r.Text, int64(r.Number), m.site, m.gate)
+		cleanString(r.Status), cleanString(r.Text), int64(r.Number), m.site, m.gate)
 	return err
 }
 

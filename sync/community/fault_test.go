@@ -367,3 +367,38 @@ func TestAGateCannotWriteAnothersLog(t *testing.T) {
 		t.Errorf("%v %v", cs, err)
 	}
 }
+
+// Texts that a database refuses are no reason to refuse a batch, and what one gate
+// sends keeps nobody waiting.
+func TestHostileTexts(t *testing.T) { testHostileTexts(t, filepath.Join(t.TempDir(), "c.db")) }
+
+func testHostileTexts(t *testing.T, where string) {
+	s, b, _ := start(t, where)
+	d, other := newDevice("estate", "east", 7, 1), newDevice("estate", "west", 7, 2)
+	register(t, s, d, "")
+	register(t, s, other, "")
+	other.addLines(3)
+	d.add("{\"kind\":\"a\\u0000b\",\"t\":1,\"lane\":\"\xff\xfe\",\"deltas\":[\"\xc0\\u0000\"]}", "not JSON \x00\xff", `{"kind":"`+longText+`"}`,
+		`{"kind":"registry","data":{"pass":4,"status":"\u0000","reason":"\ud800"}}`, `{"t":99999999999999999999,"p":-1,"of":-9}`, `{"p":9223372036854775807,"facts":{"pass":{"id":-4}}}`)
+	b.deliver(other.topic(wire.Journal), other.batch(t, 0, 3))
+	d.want(t, d.send(t, b, 0, 6), 6)
+	other.want(t, other.receipt(t, b), 3)
+	whole(t, s, d, 6)
+	rows, err := s.Query(context.Background(), Filter{Gate: "east"})
+	if err != nil || len(rows) != 6 {
+		t.Errorf("%v %v", rows, err)
+	}
+	bad, err := wire.Encode(wire.AlertMessage{V: 1, Code: "a\x00", Text: "b\x00", Lane: "\x00"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.deliver(d.topic(wire.Alerts), bad)
+	b.deliver(d.topic(wire.Status), []byte(`{"v":1,"online":true,"version":"`+"\xff"+`\u0000"}`))
+	d.ask(t, b, wire.Request{Nonce: "after"})
+	as, err := s.Alerts(context.Background(), "")
+	if err != nil || len(as) != 1 {
+		t.Errorf("%v %v", as, err)
+	}
+}
+
+const longText = "长长长长长长长长长长长长长长长长长长长长长长长长长长长长长长长长长长长长长长长长长长长长长长长长长长长长长长长长长长长长长长长长长长长长长长长长长长长长长长长长"

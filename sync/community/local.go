@@ -13,8 +13,8 @@ import (
 // noteChange notes what a gate changed about a pass by itself. It is laid over the
 // roster in the next snapshot; of two changes of one pass the later holds.
 func noteChange(ctx context.Context, tx *sql.Tx, l *gateLog, seq uint64, data []byte) error {
-	var c edge.PassChange
-	if json.Unmarshal(data, &c) != nil || c.Pass < 1 {
+	c, ok := changeOf(data)
+	if !ok {
 		return nil // an entry of its kind that this version does not know
 	}
 	_, err := tx.ExecContext(ctx, `INSERT INTO local_change (site, pass, at, status, reason) VALUES ($1, $2, $3, $4, $5)
@@ -26,6 +26,21 @@ func noteChange(ctx context.Context, tx *sql.Tx, l *gateLog, seq uint64, data []
 	_, err = tx.ExecContext(ctx, `INSERT INTO contains (log, received, published) VALUES ($1, $2, 0)
 		ON CONFLICT (log) DO UPDATE SET received = excluded.received`, l.id, int64(seq+1))
 	return err
+}
+
+// changeOf reads a gate's change of a pass.
+func changeOf(data []byte) (edge.PassChange, bool) {
+	var c edge.PassChange
+	if json.Unmarshal(data, &c) != nil || c.Pass < 1 || c.Pass > edge.MaxID || len(c.Reason) > 1000 || len(c.Actor) > maxColumn {
+		return c, false
+	}
+	switch c.Status {
+	case "", edge.PassActive, edge.PassSuspended, edge.PassLost, edge.PassForeign:
+	default:
+		return c, false
+	}
+	c.Reason, c.Actor = cleanString(c.Reason), cleanString(c.Actor)
+	return c, true
 }
 
 // localChange is what holds of a pass whatever the roster says.

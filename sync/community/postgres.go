@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
@@ -78,6 +79,10 @@ func partitioned() []string { return []string{"entry", "block", "delta"} }
 // gate that was offline for long, go to the partition for the rest.
 const keepDays = 45
 
+// pgerrcodeCheckViolation is the SQLSTATE of a partition that would take rows from
+// the default one (PostgreSQL manual, appendix A).
+const pgerrcodeCheckViolation = "23514"
+
 // prepare makes the partitions that are missing.
 func (p *postgresBulk) prepare(ctx context.Context, db *sql.DB, adds []*addition) error {
 	p.mu.Lock()
@@ -92,7 +97,12 @@ func (p *postgresBulk) prepare(ctx context.Context, db *sql.DB, adds []*addition
 			for _, t := range partitioned() {
 				name := partition(t, d)
 				from, to := strconv.FormatInt(d*day.Milliseconds(), 10), strconv.FormatInt((d+1)*day.Milliseconds(), 10)
-				if _, err := db.ExecContext(ctx, `CREATE TABLE IF NOT EXISTS `+name+` PARTITION OF `+t+` FOR VALUES FROM (`+from+`) TO (`+to+`)`); err != nil {
+				_, err := db.ExecContext(ctx, `CREATE TABLE IF NOT EXISTS `+name+` PARTITION OF `+t+` FOR VALUES FROM (`+from+`) TO (`+to+`)`)
+				var pg *pgconn.PgError
+				if errors.As(err, &pg) && pg.Code == pgerrcodeCheckViolation {
+					continue // the day was retired: what outlived it is with the rest, and so is what comes late
+				}
+				if err != nil {
 					return fmt.Errorf("cannot make partition %s: %w", name, err)
 				}
 			}

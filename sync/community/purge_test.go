@@ -110,6 +110,16 @@ func testPurge(t *testing.T, where string) {
 	}
 	d.want(t, d.send(t, b, 600, 800), 800)
 	verified()
+	// Days that were retired may still come late.
+	for i := range 50 {
+		d.add(aged(now, "decision", 2, 30+i%9))
+	}
+	d.want(t, d.send(t, b, 800, 850), 850)
+	verified()
+	if got, err = s.Purge(ctx, now, Retention{}); err != nil || got.Entries != 50 {
+		t.Fatalf("%+v %v", got, err)
+	}
+	verified()
 	// What is not there without a record is found.
 	if _, err := s.store.w.Exec(`DELETE FROM deletion WHERE first = (SELECT MIN(first) FROM deletion)`); err != nil {
 		t.Fatal(err)

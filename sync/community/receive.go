@@ -123,6 +123,7 @@ func (s *Server) prepare(ctx context.Context, in incoming) (*prepared, error) {
 		if scanColumns(line, &p.cols[i]) != nil {
 			p.cols[i] = columns{of: -1}
 		}
+		p.cols[i].clean()
 		p.cols[i].time = plausible(p.cols[i].time, now)
 	}
 	p.pieces = p.cut(b.First)
@@ -262,6 +263,22 @@ func (s *Server) commitLoop(ctx context.Context) error {
 			}
 			again = true
 		}
+		if err != nil && len(group) > 1 && ctx.Err() == nil {
+			// Was it one of them? Whatever a gate sends, the others must not wait for it.
+			clear(c.logs)
+			clear(c.newest)
+			for failed := 0; len(group) > 0 && failed < 2; group = group[1:] {
+				if _, e := c.commit(ctx, group[:1]); e != nil {
+					s.log.Error("cannot store a batch", "site", group[0].site, "gate", group[0].gateName.gate, "error", e)
+					s.dropped.Add(1)
+					clear(c.logs)
+					clear(c.newest)
+					failed++
+					continue
+				}
+				failed, err = 0, nil
+			}
+		}
 		if err != nil {
 			if ctx.Err() != nil {
 				return ctx.Err()
@@ -270,9 +287,6 @@ func (s *Server) commitLoop(ctx context.Context) error {
 			s.dropped.Add(uint64(len(group)))
 			clear(c.logs)
 			clear(c.newest)
-			if errors.Is(err, errMoved) {
-				continue // somebody else was faster; what is stored now is read again
-			}
 			select {
 			case <-ctx.Done():
 				return ctx.Err()

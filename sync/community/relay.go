@@ -140,7 +140,8 @@ func (s *Server) relayOne(ctx context.Context, r route) error {
 			var e wire.PeerEntry
 			var seq int64
 			var deltas, change string
-			if err := rows.Scan(&seq, &e.Time, &deltas, &change); err != nil {
+			err := rows.Scan(&seq, &e.Time, &deltas, &change)
+			if err != nil {
 				return err
 			}
 			n++
@@ -149,7 +150,14 @@ func (s *Server) relayOne(ctx context.Context, r route) error {
 			if deltas != "" && json.Unmarshal([]byte(deltas), &e.Deltas) != nil {
 				return nil // what this version cannot read it does not pass on
 			}
-			e.Change = json.RawMessage(change)
+			if c, ok := changeOf([]byte(change)); ok {
+				if e.Change, err = wire.Encode(c); err != nil {
+					return err
+				}
+			}
+			if len(e.Deltas) == 0 && e.Change == nil {
+				return nil
+			}
 			now.last = now.seen
 			body.Entries = append(body.Entries, e)
 			return nil

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"strconv"
+	"unicode/utf8"
 )
 
 // columns is what can be asked of entries without opening their blocks. The
@@ -25,6 +26,28 @@ type columns struct {
 	result       []byte
 	deltas       []byte // the JSON array, nil when there is none
 	data         []byte // the JSON value, nil when there is none
+}
+
+// maxColumn bounds what a column holds of a text, in bytes.
+const maxColumn = 200
+
+// clean makes the texts such that every database takes them: valid UTF-8 without
+// NUL, and not long. The line keeps what the gate wrote.
+func (c *columns) clean() {
+	for _, b := range []*[]byte{&c.kind, &c.lane, &c.actor, &c.category, &c.outcome, &c.rule, &c.reason, &c.result} {
+		*b = cleanText(*b)
+		if len(*b) > maxColumn {
+			*b = bytes.ToValidUTF8((*b)[:maxColumn], nil)
+		}
+	}
+	c.deltas, c.data = cleanText(c.deltas), cleanText(c.data)
+}
+
+func cleanText(b []byte) []byte {
+	if utf8.Valid(b) && bytes.IndexByte(b, 0) < 0 {
+		return b
+	}
+	return bytes.ReplaceAll(bytes.ToValidUTF8(b, []byte("\uFFFD")), []byte{0}, []byte("\uFFFD"))
 }
 
 var errLine = errors.New("line is not a JSON object of the expected shape")
