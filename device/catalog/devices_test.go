@@ -20,7 +20,7 @@ import (
 	"gatehouse/device/sim"
 )
 
-func parse(t *testing.T, src string) options.Node {
+func parse(t testing.TB, src string) options.Node {
 	t.Helper()
 	n, err := options.Parse("gate.yaml", []byte(src))
 	if err != nil {
@@ -200,4 +200,31 @@ func TestPresenceSensor(t *testing.T) {
 	if r := measure(devicetest.Limit); r.Quality != device.QualityOK {
 		t.Errorf("%+v", r)
 	}
+}
+
+func TestThermometerContract(t *testing.T) {
+	devicetest.Thermometer(t, func(t *testing.T) *devicetest.ThermometerRig {
+		line, err := sim.NewSerial(filepath.Join(t.TempDir(), "thermometer"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		scene := sim.NewThermal(22, 1)
+		module := sim.NewGYMCU90614(line, scene, 1)
+		ctx, stop := context.WithCancel(t.Context())
+		ran := make(chan error)
+		go func() { ran <- module.Run(ctx) }()
+		th, err := Thermometer(env(), "thermometer", parse(t, "driver: gy-mcu90614\nport: "+line.Path()+"\nwarm_up: 0s"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		must := func(err error) {
+			if err != nil {
+				t.Helper()
+				t.Error(err)
+			}
+		}
+		return &devicetest.ThermometerRig{Thermometer: th, StepUp: scene.StepUp, Leave: scene.Leave,
+			Unplug: func() { must(line.Unplug()) }, Plug: func() { must(line.Plug()) },
+			Close: func() { stop(); <-ran; must(line.Close()) }}
+	})
 }

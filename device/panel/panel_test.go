@@ -8,11 +8,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"periph.io/x/conn/v3/gpio"
-
 	"gatehouse/device"
 	"gatehouse/device/bus"
-	"gatehouse/device/contact"
 	"gatehouse/device/options"
 	"gatehouse/device/sim"
 )
@@ -43,27 +40,20 @@ func pressed(t *testing.T, p device.Panel) string {
 
 func TestButtons(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		pins, contacts := map[string]*sim.Pin{}, map[string]device.Contact{}
-		for _, b := range []string{"admit", "deny"} {
-			c, err := contact.Load(parse(t, "pin: "+b))
-			if err != nil {
-				t.Fatal(err)
-			}
-			pins[b] = sim.NewPin(b)
-			contacts[b] = contact.New(b, c, pins[b])
-		}
+		pins := map[string]*sim.Contact{"admit": sim.NewContact("admit"), "deny": sim.NewContact("deny")}
+		contacts := map[string]device.Contact{"admit": pins["admit"], "deny": pins["deny"]}
 		p := NewButtons("panel", contacts)
 		press := func(b string, d time.Duration) {
-			pins[b].Drive(gpio.Low)
+			pins[b].Set(true)
 			time.Sleep(d)
-			pins[b].Drive(gpio.High)
+			pins[b].Set(false)
 			time.Sleep(50 * time.Millisecond)
 		}
-		pins["deny"].Drive(gpio.Low) // held at the start: somebody leans on it
+		pins["deny"].Set(true) // held at the start: somebody leans on it
 		if b := pressed(t, p); b != "" {
 			t.Errorf("%s at the start", b)
 		}
-		pins["deny"].Drive(gpio.High)
+		pins["deny"].Set(false)
 		press("admit", 100*time.Millisecond)
 		if b := pressed(t, p); b != "admit" {
 			t.Errorf("pressed %q", b)
@@ -81,7 +71,7 @@ func TestButtons(t *testing.T) {
 		if b := pressed(t, p); b != "" {
 			t.Errorf("a press of a minute ago is %s", b)
 		}
-		pins["deny"].Break(errors.New("no such chip"))
+		pins["deny"].Break()
 		time.Sleep(2 * time.Second)
 		if _, err := p.Press(t.Context()); !errors.Is(err, device.ErrDisconnected) {
 			t.Errorf("a broken line: %v", err)

@@ -12,7 +12,6 @@ import (
 	"periph.io/x/conn/v3/gpio/gpiotest"
 
 	"gatehouse/device"
-	"gatehouse/device/contact"
 	"gatehouse/device/devicetest"
 	"gatehouse/device/options"
 	"gatehouse/device/sim"
@@ -91,31 +90,11 @@ func TestContractOnPeriphsPin(t *testing.T) {
 	})
 }
 
-// door is a contact that is driven by the test.
-type door struct {
-	*sim.Pin
-	device.Contact
-}
-
-func newDoor(t *testing.T) door {
-	t.Helper()
-	n, err := options.Parse("gate.yaml", []byte("pin: GPIO6"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := contact.Load(n)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := sim.NewPin("GPIO6")
-	return door{p, contact.New("other door", c, p)}
-}
-
 func TestInterlock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		other, p := newDoor(t), sim.NewPin("GPIO17")
+		other, p := sim.NewContact("other door"), sim.NewPin("GPIO17")
 		c := load(t, "pin: GPIO17", false)
-		c.Other = other.Contact
+		c.Other = other
 		b := New("inner door", c, p)
 		defer b.Close()
 		if err := b.Admit(t.Context(), device.In); !errors.Is(err, device.ErrRefused) {
@@ -132,7 +111,7 @@ func TestInterlock(t *testing.T) {
 			t.Errorf("the other door is shut, but: %v", err)
 		}
 		time.Sleep(time.Second)
-		other.Drive(gpio.Low) // it opens
+		other.Set(true) // it opens
 		time.Sleep(time.Second)
 		if err := b.Admit(t.Context(), device.In); !errors.Is(err, device.ErrRefused) {
 			t.Errorf("the other door is open, but: %v", err)
@@ -143,12 +122,12 @@ func TestInterlock(t *testing.T) {
 		if err := b.Free(t.Context(), false); err != nil {
 			t.Error(err)
 		}
-		other.Drive(gpio.High)
+		other.Set(false)
 		time.Sleep(time.Second)
 		if err := b.Admit(t.Context(), device.In); err != nil {
 			t.Errorf("shut again, but: %v", err)
 		}
-		other.Break(errors.New("no such chip")) // unknown is not shut
+		other.Break() // unknown is not shut
 		time.Sleep(3 * time.Second)
 		if err := b.Admit(t.Context(), device.In); !errors.Is(err, device.ErrRefused) {
 			t.Errorf("the other door's contact has gone, but: %v", err)

@@ -2,8 +2,6 @@ package serialtemp_test
 
 import (
 	"context"
-	"io"
-	"log/slog"
 	"path/filepath"
 	"testing"
 
@@ -13,7 +11,6 @@ import (
 	"gatehouse/device/options"
 	"gatehouse/device/serialtemp"
 	"gatehouse/device/sim"
-	"gatehouse/device/thermometry"
 )
 
 type rig struct {
@@ -87,21 +84,4 @@ func level(on bool) float64 {
 		return 1
 	}
 	return 0
-}
-
-func TestThermometerContract(t *testing.T) {
-	devicetest.Thermometer(t, func(t *testing.T) *devicetest.ThermometerRig {
-		r := newRig(t, serialtemp.GYMCU90614)
-		n, err := options.Parse("gate.yaml", []byte("warm_up: 0s"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		c, err := thermometry.Load(n)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return &devicetest.ThermometerRig{Thermometer: thermometry.New(r.sensor, c, slog.New(slog.NewTextHandler(io.Discard, nil))),
-			StepUp: r.scene.StepUp, Leave: r.scene.Leave,
-			Unplug: func() { r.must(t)(r.line.Unplug()) }, Plug: func() { r.must(t)(r.line.Plug()) }, Close: r.end}
-	})
 }
