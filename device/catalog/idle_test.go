@@ -4,110 +4,88 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
-	"sync"
+	"syscall"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"gatehouse/device"
-	"gatehouse/device/options"
 	"gatehouse/device/sim"
 )
 
-// BenchmarkEightLanesIdle keeps eight lanes of mixed devices waiting for people
-// and reports the share of one core that this takes. The emulators run in the
-// same process; "emulators-%core" is what they take alone, the floor.
-func BenchmarkEightLanesIdle(b *testing.B) {
-	const lanes = 8
-	dir := b.TempDir()
-	ctx, stop := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	defer running.Wait()
-	defer stop()
-	e := env()
-	pins := sim.NewPins()
-	e.Pins = pins.Open
-	wires := sim.NewI2C()
-	e.I2C = wires.Open
-	must := func(err error) {
-		if err != nil {
-			b.Helper()
-			b.Fatal(err)
-		}
-	}
-	node := func(format string, args ...any) options.Node {
-		n, err := options.Parse("gate.yaml", fmt.Appendf(nil, format, args...))
-		must(err)
-		return n
+// Eight lanes that wait: two RFID, two QR, two Wiegand and two keyboard readers,
+// each with a thermometer that sends ten samples in a second. The emulators run
+// in the same process and are in the figure.
+func BenchmarkEightIdleLanes(b *testing.B) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var open []device.Device
+	done := make(chan struct{})
+	started := 0
+	begin := func(run func()) {
+		started++
+		go func() { run(); done <- struct{}{} }()
 	}
 	line := func(name string) *sim.Serial {
-		l, err := sim.NewSerial(filepath.Join(dir, name))
-		must(err)
-		b.Cleanup(func() { _ = l.Close() })
+		l, err := sim.NewSerial(filepath.Join(b.TempDir(), name))
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { l.Close() })
 		return l
 	}
-	wires.Attach(0x5A, sim.NewMLX90614(0x5A, sim.NewThermal(22, 9), 9))
-	readers, modules := make([]*sim.Serial, lanes), make([]*sim.Serial, lanes)
-	for i := range lanes {
-		readers[i], modules[i] = line(fmt.Sprintf("reader-%d", i)), line(fmt.Sprintf("module-%d", i))
-		if i%2 == 0 { // every other lane has its thermometer on I2C
-			m := sim.NewGYMCU90614(modules[i], sim.NewThermal(22, uint64(i)), uint64(i))
-			running.Go(func() { _ = m.Run(ctx) })
+	scene := sim.NewThermal(22, 1)
+	for i := range 8 {
+		e := env()
+		src := ""
+		switch i % 4 {
+		case 0:
+			src = "driver: rdm6300\nport: " + line("reader").Path()
+		case 1:
+			src = "driver: qr\nport: " + line("reader").Path()
+		case 2:
+			e.Edges = sim.NewWiegand().Open
+			src = "driver: wiegand\nd0: GPIO1\nd1: GPIO2"
+		case 3:
+			e.Inputs = sim.NewKeyboard().Open
+			src = "driver: hid\nname: x"
 		}
-	}
-	const window = 2 * time.Second
-	alone := share(window)
-
-	for i := range lanes {
-		sc, err := Scanner(e, "scanner", node("driver: rdm6300\nport: %s", readers[i].Path()))
-		must(err)
-		th, err := Thermometer(e, "thermometer", node("driver: gy-mcu90614\nport: %s\nwarm_up: 0s", modules[i].Path()))
-		if i%2 == 1 {
-			th, err = Thermometer(e, "thermometer", node("driver: mlx90614\nwarm_up: 0s"))
+		s, err := Scanner(e, fmt.Sprintf("scanner %d", i), parse(b, src))
+		if err != nil {
+			b.Fatal(err)
 		}
-		must(err)
-		ba, err := Barrier(e, "barrier", node("driver: relay\npin: relay-%d", i))
-		must(err)
-		la, err := Indicator(e, "lamps", node("driver: lamps\ngo: go-%d\nstop: stop-%d", i, i))
-		must(err)
-		co, err := Contact(e, "beam", node("driver: gpio\npin: beam-%d", i))
-		must(err)
-		must(ba.Secure(ctx))
-		must(la.Show(ctx, device.SignalIdle))
-		for _, d := range []device.Device{sc, th, ba, la, co} {
-			b.Cleanup(func() { _ = d.Close() })
+		l := line("thermometer")
+		module := sim.NewGYMCU90614(l, scene, uint64(i))
+		t, err := Sensor(e, fmt.Sprintf("thermometer %d", i), parse(b, "driver: gy-mcu90614\nport: "+l.Path()))
+		if err != nil {
+			b.Fatal(err)
 		}
-		running.Go(func() { _, _ = sc.Read(ctx) })
-		running.Go(func() { _, _ = th.Measure(ctx, device.Measurement{}) })
-		running.Go(func() {
+		open = append(open, s, t)
+		begin(func() { _, _ = s.Read(ctx) })
+		begin(func() { _ = module.Run(ctx) })
+		begin(func() {
 			for ctx.Err() == nil {
-				_, _ = co.Watch(ctx)
+				_, _ = t.Sample(ctx)
 			}
 		})
 	}
-	time.Sleep(500 * time.Millisecond) // opening is not idling
-	var all float64
-	rounds := 0
-	for b.Loop() {
-		all += share(window)
-		rounds++
+	cpu := func() time.Duration {
+		var u syscall.Rusage
+		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+			b.Fatal(err)
+		}
+		return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 	}
-	b.ReportMetric(100*alone, "emulators-%core")
-	b.ReportMetric(100*all/float64(rounds), "all-%core")
-}
-
-// share is how much of one core this process takes.
-func share(d time.Duration) float64 {
-	before := used()
-	time.Sleep(d)
-	return (used() - before).Seconds() / d.Seconds()
-}
-
-func used() time.Duration {
-	var u unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
-		return 0
+	time.Sleep(300 * time.Millisecond) // until all are open
+	used, start := cpu(), time.Now()
+	b.ResetTimer()
+	for range b.N {
+		time.Sleep(3 * time.Second)
 	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	b.ReportMetric(100*float64(cpu()-used)/float64(time.Since(start)), "%core")
+	cancel()
+	for _, d := range open {
+		_ = d.Close()
+	}
+	for range started {
+		<-done
+	}
 }

@@ -3,6 +3,7 @@ package devicescmd
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -104,6 +105,27 @@ func TestWatchRecordReplay(t *testing.T) {
 	}
 	if _, err = run(t, "replay", file, "driver: rdm6300\nport: /x"); err == nil || !strings.Contains(err.Error(), "a replay has no port") {
 		t.Errorf("replay with a port: %v", err)
+	}
+}
+
+// Samples of somebody who steps up and stays are run through the pipeline.
+func TestReplaySamples(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("# samples\n")
+	for i := range 80 {
+		object := 24.0
+		if i >= 20 {
+			object = 36.4
+		}
+		fmt.Fprintf(&b, "%d.0 %.2f 24\n", i*100, object)
+	}
+	file := filepath.Join(t.TempDir(), "samples")
+	if err := os.WriteFile(file, []byte(b.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := run(t, "replay", file, "{driver: gy-mcu90614, warm_up: 0s}")
+	if err != nil || !strings.Contains(out, "36.4") {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
 

@@ -1,9 +1,11 @@
 package devicescmd
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -15,22 +17,23 @@ import (
 	"gatehouse/device/catalog"
 	"gatehouse/device/options"
 	"gatehouse/device/sim"
+	"gatehouse/device/thermometry"
 )
 
 func recordCmd() *cobra.Command {
 	var file string
 	var limit time.Duration
 	cmd := &cobra.Command{
-		Use: "record DEVICE --out FILE", Short: "Record the bytes of a serial device",
-		Long: "Record what a serial device sends, byte for byte with times, and show what is read\nmeanwhile. The recording holds card numbers or temperatures: keep it accordingly.\n\n" + deviceArg,
+		Use: "record DEVICE --out FILE", Short: "Record the bytes of a serial device, or the samples of another thermometer",
+		Long: "Record what a serial device sends, byte for byte with times, and show what is read\nmeanwhile; of a thermometer on another bus, its samples. The recording holds card numbers or temperatures: keep it accordingly.\n\n" + deviceArg,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			d, err := parse(args[0])
 			if err != nil {
 				return err
 			}
-			if d.node.At("port").IsZero() {
-				return errors.New("only a device with a port can be recorded")
+			if d.node.At("port").IsZero() && d.kind != catalog.KindSensor {
+				return errors.New("only a device with a port, or a thermometer, can be recorded")
 			}
 			f, err := os.OpenFile(file, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 			if err != nil {
@@ -38,8 +41,12 @@ func recordCmd() *cobra.Command {
 			}
 			ctx, cancel := limited(cmd.Context(), limit)
 			defer cancel()
+			out := &printer{w: cmd.OutOrStdout()}
+			if d.node.At("port").IsZero() {
+				return errors.Join(recordSamples(ctx, out, d, f), f.Sync(), f.Close())
+			}
 			rec := bus.NewRecorder(f, "driver: "+d.name)
-			err = show(ctx, &printer{w: cmd.OutOrStdout()}, d, rec.Tap)
+			err = show(ctx, out, d, rec.Tap)
 			return errors.Join(err, rec.Err(), f.Sync(), f.Close())
 		},
 	}
@@ -47,6 +54,31 @@ func recordCmd() *cobra.Command {
 	_ = cmd.MarkFlagRequired("out")
 	cmd.Flags().DurationVar(&limit, "for", 0, "stop after this time (0 = until interrupted)")
 	return cmd
+}
+
+// recordSamples writes a sensor's samples, as package thermometry reads them.
+func recordSamples(ctx context.Context, out *printer, d named, w io.Writer) error {
+	s, err := catalog.Sensor(env(bus.New()), d.name, sensorOnly(d.node))
+	if err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintf(w, "# samples of driver %s\n", d.name); err != nil {
+		return err
+	}
+	start := time.Now()
+	var werr error
+	follow(ctx, out, d.name, func(ctx context.Context) (string, error) {
+		v, err := s.Sample(ctx)
+		if err != nil {
+			return "", err
+		}
+		if _, e := thermometry.WriteSample(w, v.At.Sub(start), v); e != nil {
+			werr = errors.Join(werr, e)
+		}
+		return fmt.Sprintf("object %.2f, ambient %.2f degC", v.Object, v.Ambient), nil
+	})
+	out.line(d.name, "%s", health(s.Health()))
+	return errors.Join(werr, s.Close())
 }
 
 // show reads a serial scanner, or measures with a serial thermometer, until the
@@ -86,7 +118,7 @@ func show(ctx context.Context, out *printer, d named, tap func([]byte)) error {
 func replayCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "replay FILE DEVICE", Short: "Run a driver, and what follows it, on a recording",
-		Long: "Play a recording into the driver in the time it was made in, through a pseudo\nterminal, and show what it reads: cards, or temperatures with the profile given.\nThe device needs no port: \"{driver: gy-mcu90614, profile: skin}\".",
+		Long: "Play a recording into the driver in the time it was made in, through a pseudo\nterminal, and show what it reads: cards, or temperatures with the profile given.\nA recording of\nsamples is run through a thermometer's pipeline at once.\nThe device needs no port: \"{driver: gy-mcu90614, profile: skin}\".",
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return replay(cmd.Context(), &printer{w: cmd.OutOrStdout()}, args[0], args[1])
@@ -96,12 +128,23 @@ func replayCmd() *cobra.Command {
 }
 
 func replay(ctx context.Context, out *printer, file, src string) error {
-	f, err := os.Open(file)
+	b, err := os.ReadFile(file)
 	if err != nil {
 		return fmt.Errorf("cannot read the recording: %w", err)
 	}
-	defer f.Close()
-	chunks, err := bus.ReadRecording(f)
+	n, err := options.Parse("device", []byte(src))
+	if err != nil {
+		return err
+	}
+	// Samples have three columns, bytes two.
+	if samples, err := thermometry.ReadSamples(bytes.NewReader(b)); err == nil {
+		c, err := catalog.ThermometryConfig(n)
+		if err != nil {
+			return err
+		}
+		return thermometry.Replay(samples, c, out.w)
+	}
+	chunks, err := bus.ReadRecording(bytes.NewReader(b))
 	if err != nil {
 		return fmt.Errorf("%s: %w", file, err)
 	}
@@ -115,10 +158,6 @@ func replay(ctx context.Context, out *printer, file, src string) error {
 		return err
 	}
 	defer line.Close()
-	n, err := options.Parse("device", []byte(src))
-	if err != nil {
-		return err
-	}
 	if !n.At("port").IsZero() {
 		return n.At("port").Errorf("a replay has no port")
 	}
