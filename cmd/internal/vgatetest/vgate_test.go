@@ -541,3 +541,79 @@ func pec(reg, lsb, msb byte) byte {
 	}
 	return crc
 }
+
+// The MLX90614 by its driver: what the bus gives, and what it says of faults.
+func TestThermometerOnI2C(t *testing.T) {
+	put(t, i2cWires, "mlx 0x5a\n")
+	put(t, i2cWires, "word 0x5a 0x07 0x3c7a\n")
+	put(t, i2cWires, "word 0x5a 0x06 0x3a00\n")
+	s, err := catalog.Sensor(env(), "thermometer", parse(t, "driver: mlx90614\nbus: i2c-1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	sample := func() (device.Sample, error) {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		return s.Sample(ctx)
+	}
+	for range 5 {
+		if v, err := sample(); err != nil || v.Object < 36.485 || v.Object > 36.495 {
+			t.Fatalf("%+v, %v; want 36.49", v, err)
+		}
+	}
+	// until waits for a report of a kind, or with nil for a sample.
+	until := func(what string, kind error) {
+		t.Helper()
+		for range 200 {
+			if _, err := sample(); errors.Is(err, kind) {
+				return
+			}
+		}
+		t.Fatalf("%s: never %v; health %+v", what, kind, s.Health())
+	}
+	put(t, i2cWires, "badpec 0x5a 3\n")
+	until("wrong PEC", device.ErrGarbled)
+	until("right again", nil)
+	put(t, i2cWires, "none 0x5a\n")
+	until("unplugged", device.ErrDisconnected)
+	put(t, i2cWires, "mlx 0x5a\n")
+	put(t, i2cWires, "word 0x5a 0x07 0x3c7a\n")
+	put(t, i2cWires, "word 0x5a 0x06 0x3a00\n")
+	until("plugged in again", nil)
+}
+
+// A door contact: its state at once, then each change, counted, without the
+// bounce.
+func TestContactOnGPIO(t *testing.T) {
+	put(t, wires, "set 5=1")
+	c, err := catalog.Contact(env(), "door", parse(t, "driver: gpio\npin: GPIO5\nactive: low\npull: up\ndebounce: 20ms"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	change := func() device.Change {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		ch, err := c.Watch(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ch
+	}
+	if ch := change(); ch.Active || ch.Count != 0 {
+		t.Errorf("at first: %+v", ch)
+	}
+	for n := uint64(1); n <= 3; n++ {
+		// A contact that bounces for 3 ms.
+		put(t, wires, "train 1000000 5=0 300000 5=1 500000 5=0 900000 5=1 1300000 5=0")
+		if ch := change(); !ch.Active || ch.Count != n {
+			t.Errorf("closed: %+v, want %d", ch, n)
+		}
+		put(t, wires, "train 1000000 5=1 400000 5=0 700000 5=1")
+		if ch := change(); ch.Active || ch.Count != n {
+			t.Errorf("opened: %+v, want %d", ch, n)
+		}
+	}
+}
