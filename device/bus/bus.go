@@ -21,15 +21,16 @@ import (
 
 // Bus is the owner of one machine's ports, lines and buses.
 type Bus struct {
-	mu     sync.Mutex
-	claims map[string]string // what -> the user
-	i2c    map[int]*i2cBus
-	gpio   gpioKernel
+	mu      sync.Mutex
+	claims  map[string]string // what -> the user
+	i2c     map[int]*i2cBus
+	aliases map[string]string // of I2C buses
+	gpio    gpioKernel
 }
 
 // New returns a Bus. It opens nothing.
 func New() *Bus {
-	return &Bus{claims: map[string]string{}, i2c: map[int]*i2cBus{}, gpio: chardev{"/dev"}}
+	return &Bus{claims: map[string]string{}, i2c: map[int]*i2cBus{}, aliases: map[string]string{}, gpio: chardev{"/dev"}}
 }
 
 // InUseError says that somebody has claimed a thing already.

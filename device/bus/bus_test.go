@@ -261,6 +261,25 @@ func TestI2CHasOneOwner(t *testing.T) {
 	}
 }
 
+func TestBusAlias(t *testing.T) {
+	b := New()
+	if err := b.Alias("sensors", "i2c-3"); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range [][2]string{{"sensors", "i2c-4"}, {"i2c-4", "i2c-5"}, {"Sensors", "i2c-1"}, {"other", "spi-1"}, {"", "i2c-1"}} {
+		if err := b.Alias(c[0], c[1]); err == nil {
+			t.Errorf("%s is taken for %s", c[0], c[1])
+		}
+	}
+	if d, err := b.I2C("one", "sensors", 0x5A); err != nil || d.String() != "i2c-3/0x5a" {
+		t.Errorf("%v, %v", d, err)
+	}
+	var used *InUseError
+	if _, err := b.I2C("two", "i2c-3", 0x5A); !errors.As(err, &used) {
+		t.Errorf("the same address by both names: %v", err)
+	}
+}
+
 func TestRecording(t *testing.T) {
 	var text bytes.Buffer
 	r := NewRecorder(&text, "rdm6300\non a table")

@@ -46,14 +46,45 @@ type i2cBus struct {
 
 var i2cName = regexp.MustCompile(`^(?:/dev/)?i2c-([0-9]{1,3})$`)
 
-// I2C claims an address on a bus for one user. The bus is named like its
-// device node, "i2c-1". It opens nothing.
-func (b *Bus) I2C(user, name string, addr uint16) (*I2C, error) {
-	m := i2cName.FindStringSubmatch(name)
-	if m == nil {
-		return nil, fmt.Errorf("%q is not an I2C bus (want one like i2c-1)", name)
+var aliasName = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,30}$`)
+
+// Alias gives an I2C bus a name of the installation's own: after
+// Alias("sensors", "i2c-3") both name the same bus.
+func (b *Bus) Alias(name, node string) error {
+	switch {
+	case i2cName.MatchString(name) || !aliasName.MatchString(name):
+		return fmt.Errorf("%q cannot be a bus's name (want a word of a-z, 0-9, dash and underscore that is no device)", name)
+	case !i2cName.MatchString(node):
+		return fmt.Errorf("%q is not an I2C bus (want one like i2c-1)", node)
 	}
-	n, err := strconv.Atoi(m[1])
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if have, ok := b.aliases[name]; ok {
+		return fmt.Errorf("bus %s is %s already", name, have)
+	}
+	b.aliases[name] = node
+	return nil
+}
+
+// i2cNumber finds the number of a bus from its node's name or its alias.
+func (b *Bus) i2cNumber(name string) (int, error) {
+	b.mu.Lock()
+	node, ok := b.aliases[name]
+	b.mu.Unlock()
+	if !ok {
+		node = name
+	}
+	m := i2cName.FindStringSubmatch(node)
+	if m == nil {
+		return 0, fmt.Errorf("%q is not an I2C bus (want one like i2c-1, or a name from buses)", name)
+	}
+	return strconv.Atoi(m[1])
+}
+
+// I2C claims an address on a bus for one user. The bus is named like its
+// device node, "i2c-1", or by an alias. It opens nothing.
+func (b *Bus) I2C(user, name string, addr uint16) (*I2C, error) {
+	n, err := b.i2cNumber(name)
 	if err != nil {
 		return nil, err
 	}
@@ -178,11 +209,7 @@ func (d *I2C) Close() error {
 // ProbeI2C asks every address of a bus for a byte and lists those that answer.
 // It writes nothing: a chip's registers stay as they are.
 func (b *Bus) ProbeI2C(name string) ([]uint16, error) {
-	m := i2cName.FindStringSubmatch(name)
-	if m == nil {
-		return nil, fmt.Errorf("%q is not an I2C bus (want one like i2c-1)", name)
-	}
-	n, err := strconv.Atoi(m[1])
+	n, err := b.i2cNumber(name)
 	if err != nil {
 		return nil, err
 	}
