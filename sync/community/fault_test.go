@@ -262,17 +262,20 @@ func uplink(t testing.TB, b *bus, d *device, rng *rand.Rand, again time.Duration
 		for _, p := range all {
 			r, err := wire.DecodeReceipt(p)
 			if err != nil {
-				t.Fatal(err)
+				t.Error(err)
+				return
 			}
 			if r.Refusal == nil {
 				acked = max(acked, int(r.Size))
 			} else if r.Refusal.Code == wire.RefusedGap {
 				sent = acked
 			} else {
-				t.Fatalf("refused: %+v", r.Refusal)
+				t.Errorf("refused: %+v", r.Refusal)
+				return
 			}
 			if r.Size < uint64(acked) && r.Refusal == nil {
-				t.Fatalf("the server has %d, it had receipted %d", r.Size, acked)
+				t.Errorf("the server has %d, it had receipted %d", r.Size, acked)
+				return
 			}
 		}
 		sent = max(sent, acked)
@@ -289,9 +292,10 @@ func TestPostgresKilledAtRandom(t *testing.T) {
 	d.addLines(20_000)
 	register(t, s, d, "")
 	done := make(chan struct{})
+	sizes := rand.New(rand.NewPCG(rng.Uint64(), 1))
 	go func() {
 		defer close(done)
-		uplink(t, b, d, rand.New(rand.NewPCG(rng.Uint64(), 1)), 100*time.Millisecond)
+		uplink(t, b, d, sizes, 100*time.Millisecond)
 	}()
 	n := 0
 	for running := true; running; {
