@@ -1,10 +1,13 @@
 package catalog
 
 import (
+	"context"
 	"strings"
 	"testing"
 
 	"gatehouse/device"
+	"gatehouse/device/devicetest"
+	"gatehouse/device/sim"
 )
 
 // What Drivers tells an installer to paste is accepted as it stands, and
@@ -67,5 +70,41 @@ func TestErrors(t *testing.T) {
 	if _, err := Scanner(env, "the scanner of lane b", parse(t, "driver: id12\nport: /dev/x")); err == nil ||
 		!strings.Contains(err.Error(), "gate.yaml:1:1: /dev/x is used by the scanner of lane a already") {
 		t.Errorf("two users of one port: %v", err)
+	}
+}
+
+// One tag, shown to every kind of reader that can be emulated, is one number.
+func TestEveryReaderReadsTheTag(t *testing.T) {
+	bench := sim.NewBench()
+	defer bench.Close()
+	for _, kind := range sim.Kinds {
+		t.Run(kind, func(t *testing.T) {
+			config, r, err := bench.Reader(kind, t.TempDir(), "east-in-"+kind, 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			e := env()
+			e.Edges, e.Inputs = bench.Edges, bench.Inputs
+			s, err := Scanner(e, "reader", parse(t, config))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			ctx, cancel := context.WithTimeout(t.Context(), devicetest.Limit)
+			defer cancel()
+			tags, ran := make(chan sim.EM4100, 1), make(chan error)
+			tags <- sim.EM4100{0x3C, 0x00, 0xCE, 0x75, 0x4C}
+			go func() { ran <- r.Run(ctx, tags) }()
+			if c, err := s.Read(ctx); err != nil || c.Number != 13530444 {
+				t.Errorf("read %+v, %v", c, err)
+			}
+			close(tags)
+			if err := <-ran; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	if _, _, err := bench.Reader("osdp", t.TempDir(), "x", 1); err == nil {
+		t.Error("an emulator that there is not")
 	}
 }
