@@ -42,7 +42,7 @@ var layouts = map[string]*layout{
 	"fr": rows(
 		row{2, "&é\"'(-è_çà)=", "1234567890°+", " ~#{[|`\\^@]}"},
 		row{16, "azertyuiop $", "AZERTYUIOP £", "  €         "},
-		row{30, "qsdfghjklmù²", "QSDFGHJKLM%~", ""},
+		row{30, "qsdfghjklmù²", "QSDFGHJKLM% ", ""},
 		row{43, "*wxcvbn,;:!", "µWXCVBN?./§", ""},
 		row{86, "<", ">", ""},
 	),

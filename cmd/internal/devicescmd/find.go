@@ -104,8 +104,18 @@ func find(ctx context.Context, w io.Writer, dev string, listen time.Duration) er
 	return nil
 }
 
-// serialPorts lists the ports by their stable paths, others by their nodes.
+// serialPorts lists the ports by their stable paths, others by their nodes. The
+// kernel's console is left out: to listen to it would change its speed.
 func serialPorts(dev string) []string {
+	consoles, _ := os.ReadFile("/proc/consoles") // none where it cannot be read
+	isConsole := func(node string) bool {
+		for l := range strings.Lines(string(consoles)) {
+			if f := strings.Fields(l); len(f) > 0 && f[0] == filepath.Base(node) {
+				return true
+			}
+		}
+		return false
+	}
 	stable := bus.Stable(filepath.Join(dev, "serial", "by-id"))
 	var out []string
 	for _, link := range stable {
@@ -115,7 +125,7 @@ func serialPorts(dev string) []string {
 		nodes, _ := filepath.Glob(filepath.Join(dev, pattern))
 		for _, n := range nodes {
 			real, err := filepath.EvalSymlinks(n)
-			if err != nil || stable[real] != "" || slices.ContainsFunc(out, func(o string) bool { return sameFile(o, n) }) {
+			if err != nil || isConsole(real) || stable[real] != "" || slices.ContainsFunc(out, func(o string) bool { return sameFile(o, n) }) {
 				continue
 			}
 			out = append(out, n)
