@@ -25,6 +25,8 @@ import (
 	"gatehouse/sync/wire"
 )
 
+const forEver = 100 * 365 * 24 * time.Hour
+
 var quiet = slog.New(slog.DiscardHandler)
 
 // part is something with a Run that ends with its context.
@@ -102,7 +104,8 @@ type transport interface {
 
 func (e *estate) startServer(c transport) {
 	e.t.Helper()
-	srv, err := community.Open(e.t.Context(), filepath.Join(e.dir, "community.db"), community.Config{Community: "c", Signer: e.server.Signer(), Log: quiet})
+	srv, err := community.Open(e.t.Context(), filepath.Join(e.dir, "community.db"), community.Config{Community: "c", Signer: e.server.Signer(), Log: quiet,
+		Retention: community.Retention{Persons: forEver, Rest: forEver}}) // to count everything at the end
 	if err != nil {
 		e.t.Fatal(err)
 	}

@@ -1,0 +1,292 @@
+package outage
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"gatehouse/edge"
+	"gatehouse/sync/uplink"
+	"gatehouse/sync/wire"
+)
+
+var (
+	soakSeeds = flag.Int("soak.seeds", 3, "how many runs of the random-fault soak")
+	soakFrom  = flag.Uint64("soak.from", 1, "the first run's seed")
+)
+
+// ether is a broker and its lines in memory. What it does follows from its random
+// source; the time is that of the bubble.
+type ether struct {
+	mu        sync.Mutex
+	rnd       *rand.Rand
+	members   []*member
+	loss, dup float64
+	slowest   time.Duration
+}
+
+// member is one client.
+type member struct {
+	e         *ether
+	subs      map[string]func(string, []byte)
+	onConnect []func(context.Context)
+	one       sync.Mutex // one message at a time
+	up        bool
+	life      int
+}
+
+func (e *ether) member() *member {
+	m := &member{e: e, subs: map[string]func(string, []byte){}}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.members = append(e.members, m)
+	return m
+}
+
+func (m *member) Subscribe(topic string, f func(string, []byte)) { m.subs[topic] = f }
+func (m *member) OnConnect(f func(context.Context))              { m.onConnect = append(m.onConnect, f) }
+func (m *member) Connected() bool                                { m.e.mu.Lock(); defer m.e.mu.Unlock(); return m.up }
+func (m *member) Run(ctx context.Context) error {
+	m.set(true)
+	<-ctx.Done()
+	m.set(false)
+	return ctx.Err()
+}
+
+func (m *member) set(up bool) {
+	m.e.mu.Lock()
+	m.up = up
+	m.life++
+	m.e.mu.Unlock()
+	if up {
+		for _, f := range m.onConnect {
+			f(context.Background())
+		}
+	}
+}
+
+func (m *member) Publish(_ context.Context, topic string, payload []byte, _ bool) error {
+	m.e.mu.Lock()
+	defer m.e.mu.Unlock()
+	if !m.up {
+		return errors.New("offline")
+	}
+	for _, to := range m.e.members {
+		for filter, f := range to.subs {
+			if !to.up || !fits(filter, topic) || m.e.rnd.Float64() < m.e.loss {
+				continue
+			}
+			n := 1
+			if m.e.rnd.Float64() < m.e.dup {
+				n = 2
+			}
+			life := to.life
+			for range n {
+				time.AfterFunc(time.Duration(m.e.rnd.Int64N(int64(m.e.slowest)))+time.Millisecond, func() {
+					m.e.mu.Lock()
+					there := to.up && to.life == life
+					m.e.mu.Unlock()
+					if there {
+						to.one.Lock()
+						defer to.one.Unlock()
+						f(topic, payload)
+					}
+				})
+			}
+		}
+	}
+	return nil
+}
+
+func fits(filter, topic string) bool {
+	f, t := strings.Split(filter, "/"), strings.Split(topic, "/")
+	if len(f) != len(t) {
+		return false
+	}
+	for i := range f {
+		if f[i] != "+" && f[i] != t[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// TestSoak lets a gate and a server live through weeks of faults: outages of days,
+// loss, duplicates, reordering, crashes of both, a medium restored from an image.
+// At the end every entry that was committed and not lost with its medium is at the
+// server; without restored media, each exactly once and in order.
+func TestSoak(t *testing.T) {
+	// Coders that packages share make their channels at the first use, which must be
+	// outside a bubble.
+	warm := newEstate(t)
+	air := &ether{rnd: rand.New(rand.NewPCG(0, 0)), slowest: time.Millisecond}
+	warm.startServer(air.member())
+	warm.startGate(air.member(), uplink.Config{})
+	warm.drained(20 * time.Second)
+	warm.stopGate()
+	warm.stopServer()
+	for i := range uint64(*soakSeeds) {
+		seed := *soakFrom + i
+		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) { synctest.Test(t, func(t *testing.T) { soak(t, seed) }) })
+	}
+}
+
+func soak(t *testing.T, seed uint64) {
+	began := time.Now()
+	rnd := rand.New(rand.NewPCG(seed, 7))
+	air := &ether{rnd: rand.New(rand.NewPCG(seed, 8)), loss: rnd.Float64() * 0.2, dup: rnd.Float64() * 0.2,
+		slowest: []time.Duration{50 * time.Millisecond, 2 * time.Second, 60 * time.Second}[rnd.IntN(3)]}
+	restores := seed%3 == 0
+	e := newEstate(t)
+	path := filepath.Join(e.dir, "journal.db")
+	cfg := uplink.Config{Entries: 1 + rnd.IntN(600), Bytes: 1000 + rnd.IntN(50_000), Window: 1 + rnd.IntN(6),
+		Fork: func(_ context.Context, r *wire.Receipt) error {
+			return e.j.NewEpoch(context.Background(), e.j.Acked(), "forked")
+		}}
+	epochs := map[edge.Epoch]bool{}
+	expected := map[int]bool{} // ids of entries that must arrive
+	var fresh []int            // those on this medium since its image was taken
+	next := 0
+	add := func(n int) {
+		for range n {
+			e.clock.Advance(time.Duration(rnd.IntN(60_000)) * time.Millisecond)
+			x := &edge.Entry{Kind: edge.KindTest, Of: -1, Actor: "system", Stamp: e.clock.Now(), Data: fmt.Appendf(nil, `{"id":%d}`, next)}
+			if _, err := e.j.Append(context.Background(), x, nil); err != nil {
+				t.Fatal(err)
+			}
+			expected[next] = true
+			fresh = append(fresh, next)
+			next++
+		}
+	}
+	var gate *member
+	startGate := func() {
+		epochs[e.j.Epoch()] = true
+		gate = air.member()
+		e.startGate(gate, cfg)
+	}
+	restart := func(f func()) {
+		e.stopGate()
+		epochs[e.j.Epoch()] = true
+		if err := e.j.Close(); err != nil {
+			t.Fatal(err)
+		}
+		f()
+		e.openJournal()
+	}
+	copyFile := func(from, to string) {
+		b, err := os.ReadFile(from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(to, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	startGate()
+	image := false
+	for range 25 {
+		// Days without a server.
+		add(rnd.IntN(60))
+		time.Sleep(time.Duration(rnd.IntN(8*24)) * time.Hour)
+		add(rnd.IntN(60))
+		e.startServer(air.member())
+		for range 1 + rnd.IntN(8) {
+			switch rnd.IntN(5) {
+			case 0:
+				gate.set(false)
+				time.Sleep(time.Duration(rnd.IntN(100)) * time.Second)
+				gate.set(true)
+			case 1:
+				e.stopServer() // whatever it was doing
+				e.startServer(air.member())
+			case 2:
+				restart(func() {
+					if restores && !image {
+						copyFile(path, path+".image")
+						image, fresh = true, nil
+					}
+				})
+				startGate()
+			}
+			add(rnd.IntN(30))
+			time.Sleep(time.Duration(rnd.IntN(120)) * time.Second)
+		}
+		e.stopServer()
+		if image && rnd.IntN(4) == 0 {
+			acked := e.j.Acked() == e.j.Size()
+			restart(func() {
+				copyFile(path+".image", path)
+				for _, x := range []string{"-wal", "-shm"} {
+					if err := os.Remove(path + x); err != nil && !errors.Is(err, os.ErrNotExist) {
+						t.Fatal(err)
+					}
+				}
+			})
+			if !acked {
+				for _, id := range fresh { // some may have gone with the medium
+					delete(expected, id)
+				}
+			}
+			image = false
+			fresh = nil
+			startGate()
+		}
+	}
+	air.mu.Lock()
+	air.loss, air.dup = 0, 0
+	air.mu.Unlock()
+	e.startServer(air.member())
+	add(1)
+	time.Sleep(3 * time.Hour)
+	if e.j.Acked() != e.j.Size() {
+		t.Fatalf("not drained: %+v", e.up.Status())
+	}
+	epochs[e.j.Epoch()] = true
+	e.check()
+	found := map[int]int{}
+	id := regexp.MustCompile(`"id":([0-9]+)`)
+	counts, err := e.srv.Counts(context.Background(), "s", "g")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range counts {
+		if !epochs[c.Epoch] {
+			t.Errorf("epoch %v is not the gate's", c.Epoch)
+		}
+		err := e.srv.Export(context.Background(), "s", "g", c.Epoch, func(_ uint64, line []byte) error {
+			if m := id.FindSubmatch(line); m != nil {
+				var n int
+				if _, err := fmt.Sscan(string(m[1]), &n); err != nil {
+					return err
+				}
+				found[n]++
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for id := range expected {
+		if n := found[id]; n == 0 || n > 1 && !restores {
+			t.Errorf("entry %d is at the server %d times", id, n)
+		}
+	}
+	t.Logf("%v, %d entries, %d epochs, %d entries came again after the last start of the server", time.Since(began).Round(time.Hour), next, len(counts), e.srv.Repeated())
+	e.stopGate()
+	e.stopServer()
+	if err := e.j.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
