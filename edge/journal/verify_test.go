@@ -1,0 +1,177 @@
+package journal
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"gatehouse/edge"
+	"gatehouse/edge/clock"
+)
+
+// filled makes a journal of n entries and returns its path and last head.
+func filled(t *testing.T, n int) (path string, early, last edge.Head) {
+	t.Helper()
+	ctx := context.Background()
+	clk := clock.NewFake(epochStart, 480)
+	path = filepath.Join(t.TempDir(), "journal.db")
+	j := open(t, path, options(t, clk))
+	for i := range n {
+		clk.Advance(time.Minute)
+		if _, err := j.Append(ctx, decision(clk, i+1, edge.Admit, add(exits(i%9), 1)), nil); err != nil {
+			t.Fatal(err)
+		}
+		if i == n/3 {
+			var err error
+			if early, err = j.Head(ctx); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	last, err := j.Head(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Acknowledge(ctx, j.Epoch(), uint64(n/2), last.Note); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.db.Checkpoint(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return path, early, last
+}
+
+func verify(t *testing.T, path string) (*Reader, *Report) {
+	t.Helper()
+	r, err := Inspect(context.Background(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	rep, err := r.Verify(context.Background(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r, rep
+}
+
+func TestVerifyClean(t *testing.T) {
+	path, early, last := filled(t, 700)
+	r, rep := verify(t, path)
+	if len(rep.Findings) != 0 || rep.Size != 701 || rep.Root != [32]byte(last.Root) {
+		t.Fatalf("%+v", rep.Findings)
+	}
+	if text, ok := rep.Since(early); !ok {
+		t.Error(text)
+	}
+	forged := early
+	forged.Root[3] ^= 1
+	if text, ok := rep.Since(forged); ok || !strings.Contains(text, "something was changed") {
+		t.Error(text)
+	}
+	longer := last
+	longer.Size += 5
+	if text, ok := rep.Since(longer); ok || !strings.Contains(text, "5 are lost") {
+		t.Error(text)
+	}
+	p, err := r.Prove(context.Background(), rep, 123)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := edge.HeadVerifier("c/s/g", options(t, clock.NewFake(epochStart, 480)).Signer.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, head, err := edge.CheckProof(p.Encode(), v)
+	if err != nil || got.Seq != 123 || head.Size != 701 {
+		t.Errorf("the proof does not check: %v", err)
+	}
+}
+
+// Whatever is changed in the database, verify finds it and says where.
+func TestVerifyNamesWhatWasChanged(t *testing.T) {
+	for _, c := range []struct{ name, sql, want string }{
+		{"a line", "UPDATE entry SET line=replace(CAST(line AS TEXT), 'admit', 'deny!') WHERE seq=300", "300 its content or its leaf hash was changed"},
+		{"an entry removed", "DELETE FROM entry WHERE seq=300", "300 it is missing"},
+		{"a leaf", "UPDATE hash SET h=randomblob(32) WHERE i=(SELECT i FROM hash ORDER BY i LIMIT 1)", "0 its content or its leaf hash was changed"},
+		{"a key", "UPDATE block SET key=randomblob(32) WHERE first=256", "256 its content or its leaf hash was changed"},
+		{"a key lost", "DELETE FROM block WHERE first=256", "256 damaged: no key for entry 256"},
+		{"a counter", "UPDATE cell SET local=local-1 WHERE subject='h3'", "-1 exits of h3 is"},
+		{"not JSON", "UPDATE entry SET line=x'00' WHERE seq=7", "7 entry is not JSON"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			path, _, _ := filled(t, 600)
+			db, err := sql.Open("sqlite", path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := db.Exec(c.sql); err != nil {
+				t.Fatal(err)
+			}
+			db.Close()
+			_, rep := verify(t, path)
+			var all []string
+			for _, f := range rep.Findings {
+				all = append(all, fmt.Sprintf("%d %s", f.Seq, f.Text))
+			}
+			if !strings.Contains(strings.Join(all, "\n"), c.want) {
+				t.Errorf("found %v, want %q", all, c.want)
+			}
+		})
+	}
+}
+
+// A bit flipped anywhere in the file is found: by verify, or because the file
+// cannot be opened. Only bytes that hold nothing may go unnoticed.
+func TestBitFlipsAreFound(t *testing.T) {
+	path, _, last := filled(t, 300)
+	clean, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 1))
+	unnoticed := 0
+	const flips = 60
+	for range flips {
+		b := append([]byte(nil), clean...)
+		at := rng.IntN(len(b))
+		b[at] ^= 1 << rng.IntN(8)
+		p := filepath.Join(t.TempDir(), "journal.db")
+		if err := os.WriteFile(p, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		found := func() bool {
+			r, err := Inspect(context.Background(), p)
+			if err != nil {
+				return true
+			}
+			defer r.Close()
+			rep, err := r.Verify(context.Background(), nil)
+			return err != nil || len(rep.Findings) > 0 || rep.Root != [32]byte(last.Root)
+		}()
+		if !found {
+			// Nothing that matters was touched: every entry is as it was.
+			if rep := reread(t, p); rep != [32]byte(last.Root) {
+				t.Errorf("byte %d: a change went unnoticed", at)
+			}
+			unnoticed++
+		}
+	}
+	t.Logf("%d of %d flips hit nothing that is kept", unnoticed, flips)
+}
+
+func reread(t *testing.T, path string) [32]byte {
+	_, rep := verify(t, path)
+	return rep.Root
+}
