@@ -187,9 +187,13 @@ func (s *Server) RegisterGate(ctx context.Context, site, name string, public []b
 	return s.setKey(ctx, site, name, public, age, KeyApproved, by)
 }
 
-// RevokeGate ends the trust in a device: its heads are refused from now on.
+// RevokeGate ends the trust in a device: its heads are refused from now on, and
+// the site's registry is encrypted anew, to a content key that it is not given.
 func (s *Server) RevokeGate(ctx context.Context, site, name string, public []byte, by string) error {
-	return s.setKey(ctx, site, name, public, "", KeyRevoked, by)
+	if err := s.setKey(ctx, site, name, public, "", KeyRevoked, by); err != nil {
+		return err
+	}
+	return s.rotate(ctx, site)
 }
 
 // signerName is the name under which a gate's device signs: its logs' origin

@@ -37,7 +37,10 @@ type GateKey struct {
 
 // maxPending bounds the unknown keys that are remembered for one gate: whoever
 // may write under its topic must not fill the database.
-const maxPending = 8
+const (
+	maxPending    = 8
+	maxPendingAll = 1000 // of all gates, those nobody has registered included
+)
 
 // gateOf reads a gate with its keys; nil when it is unknown.
 func (s *store) gateOf(ctx context.Context, q querier, site, name string) (*gate, error) {
@@ -69,6 +72,15 @@ func (s *store) gateOf(ctx context.Context, q querier, site, name string) (*gate
 // setKey makes the gate, and sets the state of one of its keys.
 func (s *store) setKey(ctx context.Context, site, name string, k GateKey, now int64) error {
 	return s.write(ctx, func(tx *sql.Tx) error {
+		if k.State == KeyPending {
+			var n int
+			if err := tx.QueryRowContext(ctx, `SELECT COUNT(*) FROM gate_key WHERE state = 'pending'`).Scan(&n); err != nil {
+				return err
+			}
+			if n >= maxPendingAll {
+				return errors.New("too many devices wait for approval")
+			}
+		}
 		if _, err := tx.ExecContext(ctx, `INSERT INTO gate (site, name, added) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`, site, name, now); err != nil {
 			return err
 		}

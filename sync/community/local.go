@@ -4,7 +4,10 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
+
+	"filippo.io/age"
 
 	"gatehouse/edge"
 	"gatehouse/sync/wire"
@@ -106,22 +109,48 @@ func (s *Server) Republish(ctx context.Context) error {
 		return fmt.Errorf("cannot find local changes: %w", err)
 	}
 	for _, site := range sites {
-		err := s.store.write(ctx, func(tx *sql.Tx) error {
-			var version int64
-			var identity string
-			if err := tx.QueryRowContext(ctx, `SELECT version, identity FROM registry WHERE site = $1`, site).Scan(&version, &identity); err != nil {
-				return err
-			}
-			if err := cutChunks(ctx, tx, site, identity, version+1); err != nil {
-				return err
-			}
-			_, err := tx.ExecContext(ctx, `UPDATE registry SET version = $1 WHERE site = $2`, version+1, site)
+		if err := s.recut(ctx, site, false); err != nil {
 			return err
-		})
-		if err != nil {
-			return fmt.Errorf("cannot publish the registry of %s anew: %w", site, err)
 		}
-		s.tell()
 	}
+	return nil
+}
+
+// rotate encrypts the site's registry to a new content key.
+func (s *Server) rotate(ctx context.Context, site string) error { return s.recut(ctx, site, true) }
+
+// recut makes a new version of a site's registry from the rows that are there; a
+// site without one is left alone.
+func (s *Server) recut(ctx context.Context, site string, newKey bool) error {
+	err := s.store.write(ctx, func(tx *sql.Tx) error {
+		var version int64
+		var identity string
+		err := tx.QueryRowContext(ctx, `SELECT version, identity FROM registry WHERE site = $1`, site).Scan(&version, &identity)
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if newKey {
+			id, err := age.GenerateX25519Identity()
+			if err != nil {
+				return fmt.Errorf("cannot make a content key: %w", err)
+			}
+			identity = id.String()
+			if _, err := tx.ExecContext(ctx, `DELETE FROM chunk WHERE site = $1`, site); err != nil {
+				return err
+			}
+		}
+		if err := cutChunks(ctx, tx, site, identity, version+1); err != nil {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, `UPDATE registry SET version = $1, identity = $2 WHERE site = $3`, version+1, identity, site)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("cannot publish the registry of %s anew: %w", site, err)
+	}
+	s.tell()
 	return nil
 }

@@ -154,6 +154,7 @@ func TestPostgres(t *testing.T) {
 		"roster":      testRoster,
 		"proofs":      testProofs,
 		"purge":       testPurge,
+		"revoked":     testRevoked,
 		"hostile":     testHostileTexts,
 		"local":       testLocal,
 		"killed":      func(t *testing.T, where string) { testKilled(t, where, kills(t, 20)) },

@@ -75,17 +75,22 @@ func (s *Server) Purge(ctx context.Context, now time.Time, r Retention) (Destroy
 	return d, nil
 }
 
-// purgeEvery is how often retention is enforced.
-const purgeEvery = time.Hour
+// purgeEvery is how often retention is enforced, the first time soon after the
+// start: a server that is often started anew must not put it off for ever.
+const (
+	purgeEvery = 6 * time.Hour
+	purgeFirst = time.Minute
+)
 
 func (s *Server) purgeLoop(ctx context.Context) error {
-	t := time.NewTicker(purgeEvery)
+	t := time.NewTimer(purgeFirst)
 	defer t.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-t.C:
+			t.Reset(purgeEvery)
 		}
 		err := s.Republish(ctx) // so that no local change is purged before a snapshot has it
 		var d Destroyed

@@ -92,7 +92,8 @@ func (s *store) routes(ctx context.Context) ([]route, error) {
 	var out []route
 	rows, err := s.r.QueryContext(ctx, `SELECT t.id, t.site, t.name, f.name, l.id, l.epoch, l.size, COALESCE(m.next, 0)
 		FROM gate t JOIN gate f ON f.site = t.site AND f.id <> t.id JOIN log l ON l.gate = f.id
-		LEFT JOIN peer_mark m ON m.gate = t.id AND m.log = l.id ORDER BY t.id, l.id`)
+		LEFT JOIN peer_mark m ON m.gate = t.id AND m.log = l.id
+		WHERE EXISTS (SELECT 1 FROM gate_key k WHERE k.gate = t.id AND k.state = 'approved') ORDER BY t.id, l.id`)
 	err = each(rows, err, func() error {
 		var r route
 		var epoch string

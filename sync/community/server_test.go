@@ -1,6 +1,7 @@
 package community
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -181,5 +182,63 @@ func TestCommands(t *testing.T) {
 	}
 	if _, err := s.OrderOf(ctx, 5); !errors.Is(err, edge.ErrUnknown) {
 		t.Error(err)
+	}
+}
+
+// A device that is not trusted any more gets neither the key to the registry as it
+// is now, nor its peers' deltas.
+func TestRevokedDeviceLearnsNothingMore(t *testing.T) {
+	testRevoked(t, filepath.Join(t.TempDir(), "c.db"))
+}
+
+func testRevoked(t *testing.T, where string) {
+	s, b, _ := start(t, where)
+	ctx := context.Background()
+	kept, gone := newDevice("estate", "east", 7, 1), newDevice("estate", "west", 9, 2)
+	ids := map[*device]*age.X25519Identity{}
+	for _, d := range []*device{kept, gone} {
+		id, err := age.GenerateX25519Identity()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids[d] = id
+		register(t, s, d, id.Recipient().String())
+	}
+	if _, err := s.ImportRoster(ctx, "estate", roster(10, 0), ImportOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	before := gone.ask(t, b, wire.Request{Nonce: "a"}).Registry
+	if before == nil {
+		t.Fatal("a trusted device is not told of the registry")
+	}
+	if err := s.RevokeGate(ctx, "estate", "west", gone.key.Public(), "test"); err != nil {
+		t.Fatal(err)
+	}
+	if m := gone.ask(t, b, wire.Request{Nonce: "b"}); m.Registry != nil {
+		t.Error("a revoked device is given the content key")
+	}
+	after := kept.ask(t, b, wire.Request{Nonce: "c"}).Registry
+	if after.Version <= before.Version || after.Chunks[0] == before.Chunks[0] {
+		t.Fatalf("the registry was not encrypted anew: %+v, before %+v", after, before)
+	}
+	old, err := age.ParseX25519Identity(string(decrypt(t, before.Key, ids[gone])))
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept.ask(t, b, wire.Request{Nonce: "d", Want: after.Chunks})
+	if _, err := age.Decrypt(bytes.NewReader(b.take(t, wire.RegistryTopic("estate", after.Chunks[0]))), old); err == nil {
+		t.Error("a revoked device can read the registry as it is now")
+	}
+	kept.addLines(4)
+	kept.want(t, kept.send(t, b, 0, 4), 4)
+	kept.ask(t, b, wire.Request{Nonce: "e"})
+	routes, err := s.store.routes(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range routes {
+		if r.to.gate == "west" {
+			t.Error("a revoked device is still told of its peers")
+		}
 	}
 }

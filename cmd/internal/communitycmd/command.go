@@ -101,7 +101,7 @@ func (b *base) purge() *cobra.Command {
 	var r community.Retention
 	c := &cobra.Command{
 		Use:   "purge",
-		Short: "Destroy what is past its retention now; run does it every hour",
+		Short: "Destroy what is past its retention now; run does it every six hours",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return b.with(cmd, func(ctx context.Context, s *community.Server, out io.Writer) error {
