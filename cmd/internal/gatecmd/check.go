@@ -105,13 +105,15 @@ func check(ctx context.Context, r *report, path string) {
 			return
 		}
 		r.ok(serves, "%s", what)
+		if w, ok := d.(interface{ Warnings() []string }); ok {
+			for _, s := range w.Warnings() {
+				r.warn(serves, "%s", s)
+			}
+		}
 	})
 	for _, p := range cfg.Passages {
 		if p.Barrier.IsMap() && p.Fire.IsZero() {
 			r.warn(p.Name+" fire input", "none: wire the fire panel's contact in series with the lock's supply, and here so that it is recorded")
-		}
-		if p.Barrier.At("mode").Text() == "hold" {
-			r.warn(p.Name+" barrier", "held by software: nothing in hardware limits how long it is released")
 		}
 	}
 	checkServer(ctx, r, cfg)

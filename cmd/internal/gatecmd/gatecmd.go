@@ -9,12 +9,14 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"gatehouse/cmd/internal/app"
 	"gatehouse/cmd/internal/config"
+	"gatehouse/cmd/internal/journalcmd"
 	"gatehouse/cmd/internal/passcmd"
 	"gatehouse/cmd/internal/version"
 )
@@ -60,8 +62,26 @@ sends it to the community server when there is a network.`,
 		c.PersistentFlags().StringVarP(&path, "config", "c", defaultConfig, "the gate's configuration")
 		return c
 	}
-	root.AddCommand(pass())
+	root.AddCommand(pass(), journalTree())
 	return root
+}
+
+// journalTree is the inspector's commands, on a gate's journal or on a file.
+func journalTree() *cobra.Command {
+	var conf, file string
+	c := journalcmd.New(func() (string, error) {
+		if file != "" {
+			return file, nil
+		}
+		cfg, err := config.Load(conf)
+		if err != nil {
+			return "", err
+		}
+		return filepath.Join(cfg.State, "journal.db"), nil
+	})
+	c.PersistentFlags().StringVarP(&conf, "config", "c", defaultConfig, "the gate's configuration")
+	c.PersistentFlags().StringVar(&file, "file", "", "a journal.db, of a card from another machine for example")
+	return c
 }
 
 // openSite opens what the operator's commands on passes need of a gate.

@@ -1,0 +1,333 @@
+// Package journalcmd is the inspector's commands on a gate's journal: verify,
+// show, prove, export, tail, head. They only read, beside the daemon or on a
+// card in another machine.
+package journalcmd
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/boombuler/barcode/qr"
+	"github.com/spf13/cobra"
+
+	"gatehouse/edge"
+	"gatehouse/edge/journal"
+)
+
+// ErrFound says that something is wrong with the journal; it was printed.
+var ErrFound = errors.New("the journal is not as it should be")
+
+// New makes the command "journal". path gives the journal's file when a
+// subcommand runs.
+func New(path func() (string, error)) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "journal",
+		Short: "Verify, show and prove the journal",
+		Long: `The journal is a transparency log (RFC 6962): every entry is a leaf of a tree whose
+head the device signs and the community server cosigns. These commands read it
+again and say what is wrong, if anything is.`,
+	}
+	with := func(f func(ctx context.Context, r *journal.Reader, out io.Writer, args []string) error) func(*cobra.Command, []string) error {
+		return func(cmd *cobra.Command, args []string) (err error) {
+			p, err := path()
+			if err != nil {
+				return err
+			}
+			r, err := journal.Inspect(cmd.Context(), p)
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, r.Close()) }()
+			return f(cmd.Context(), r, cmd.OutOrStdout(), args)
+		}
+	}
+	c.AddCommand(verifyCmd(with), showCmd(with), proveCmd(with), exportCmd(with), tailCmd(with), headCmd(with))
+	return c
+}
+
+type opener func(func(ctx context.Context, r *journal.Reader, out io.Writer, args []string) error) func(*cobra.Command, []string) error
+
+func verifyCmd(with opener) *cobra.Command {
+	var since string
+	cmd := &cobra.Command{
+		Use: "verify", Short: "Read everything again and say what is wrong and where", Args: cobra.NoArgs,
+		Long: `verify reads every entry, its leaf, every node of the tree and the counters again.
+With --since FILE it also proves that a head that was kept or photographed
+earlier is extended by today's: FILE holds a checkpoint (origin, size and root on
+a line each), signed or not. Status 1 when anything is wrong.`,
+		RunE: with(func(ctx context.Context, r *journal.Reader, out io.Writer, _ []string) error {
+			rep, err := r.Verify(ctx, nil)
+			if err != nil {
+				return err
+			}
+			for _, f := range rep.Findings {
+				if f.Seq < 0 {
+					fmt.Fprintf(out, "WRONG  %s\n", f.Text)
+				} else {
+					fmt.Fprintf(out, "WRONG  entry %d: %s\n", f.Seq, f.Text)
+				}
+			}
+			printHead(out, rep)
+			if rep.Purged > 0 {
+				fmt.Fprintf(out, "%d entries are past their retention: their content is destroyed, their leaves stand\n", rep.Purged)
+			}
+			bad := len(rep.Findings) > 0
+			if since != "" {
+				text, err := os.ReadFile(since)
+				if err != nil {
+					return fmt.Errorf("cannot read the earlier head: %w", err)
+				}
+				body, _, _ := strings.Cut(string(text), "\n\n")
+				h, err := edge.ParseHead(strings.TrimRight(body, "\n") + "\n")
+				if err != nil {
+					return fmt.Errorf("%s: %w", since, err)
+				}
+				said, ok := rep.Since(h)
+				fmt.Fprintln(out, said)
+				bad = bad || !ok
+			}
+			if bad {
+				return ErrFound
+			}
+			fmt.Fprintln(out, "ok: nothing is missing, nothing was changed")
+			return nil
+		}),
+	}
+	cmd.Flags().StringVar(&since, "since", "", "prove that the head in this `file` is extended by today's")
+	return cmd
+}
+
+func printHead(out io.Writer, rep *journal.Report) {
+	fmt.Fprintf(out, "%s\n%d\n%s\n", rep.Origin, rep.Size, base64.StdEncoding.EncodeToString(rep.Root[:]))
+}
+
+func headCmd(with opener) *cobra.Command {
+	return &cobra.Command{
+		Use: "head", Short: "Print size and root, as text and as a QR code to photograph", Args: cobra.NoArgs,
+		RunE: with(func(ctx context.Context, r *journal.Reader, out io.Writer, _ []string) error {
+			rep, err := r.Verify(ctx, nil)
+			if err != nil {
+				return err
+			}
+			printHead(out, rep)
+			fmt.Fprintln(out)
+			if err := printQR(out, fmt.Sprintf("%s\n%d\n%s\n", rep.Origin, rep.Size, base64.StdEncoding.EncodeToString(rep.Root[:]))); err != nil {
+				return err
+			}
+			if len(rep.Findings) > 0 {
+				fmt.Fprintln(out, "something is wrong: gatehouse journal verify says what")
+				return ErrFound
+			}
+			return nil
+		}),
+	}
+}
+
+// printQR draws a code with two modules in a character, light on dark and with
+// the quiet zone that ISO/IEC 18004 asks for.
+func printQR(out io.Writer, text string) error {
+	code, err := qr.Encode(text, qr.M, qr.Unicode)
+	if err != nil {
+		return fmt.Errorf("cannot draw the code: %w", err)
+	}
+	b := code.Bounds()
+	dark := func(x, y int) bool {
+		if x < b.Min.X || y < b.Min.Y || x >= b.Max.X || y >= b.Max.Y {
+			return false
+		}
+		v, _, _, _ := code.At(x, y).RGBA()
+		return v == 0
+	}
+	for y := b.Min.Y - 4; y < b.Max.Y+4; y += 2 {
+		var line strings.Builder
+		for x := b.Min.X - 4; x < b.Max.X+4; x++ {
+			switch up, down := dark(x, y), dark(x, y+1); {
+			case up && down:
+				line.WriteRune(' ')
+			case up:
+				line.WriteRune('▄')
+			case down:
+				line.WriteRune('▀')
+			default:
+				line.WriteRune('█')
+			}
+		}
+		fmt.Fprintln(out, line.String())
+	}
+	return nil
+}
+
+func sequence(text string) (uint64, error) {
+	seq, err := strconv.ParseUint(text, 10, 63)
+	if err != nil {
+		return 0, fmt.Errorf("%q is not an entry's number", text)
+	}
+	return seq, nil
+}
+
+func showCmd(with opener) *cobra.Command {
+	return &cobra.Command{
+		Use: "show SEQ", Short: "Show one entry", Args: cobra.ExactArgs(1),
+		RunE: with(func(ctx context.Context, r *journal.Reader, out io.Writer, args []string) error {
+			seq, err := sequence(args[0])
+			if err != nil {
+				return err
+			}
+			got, err := r.Read(ctx, seq, 1, 1<<20)
+			if err != nil {
+				return err
+			}
+			if len(got) == 0 || got[0].Seq != seq {
+				return fmt.Errorf("entry %d: %w", seq, edge.ErrUnknown)
+			}
+			var v any
+			if err := json.Unmarshal(got[0].Line, &v); err != nil {
+				return fmt.Errorf("entry %d is damaged: %w", seq, err)
+			}
+			enc := json.NewEncoder(out)
+			enc.SetEscapeHTML(false)
+			enc.SetIndent("", "  ")
+			return enc.Encode(v)
+		}),
+	}
+}
+
+func proveCmd(with opener) *cobra.Command {
+	return &cobra.Command{
+		Use: "prove SEQ", Short: "Print the proof that an entry is in the log", Args: cobra.ExactArgs(1),
+		Long: `prove prints a C2SP tlog-proof under the head that the community server receipted
+last. Its extra data is the entry's blind, 32 bytes, and the entry's line. Anybody
+verifies it offline with "communityd prove --check" or another C2SP tool; it
+discloses that entry and no other.`,
+		RunE: with(func(ctx context.Context, r *journal.Reader, out io.Writer, args []string) error {
+			seq, err := sequence(args[0])
+			if err != nil {
+				return err
+			}
+			rep, err := r.Verify(ctx, nil)
+			if err != nil {
+				return err
+			}
+			p, err := r.Prove(ctx, rep, seq)
+			if err != nil {
+				return err
+			}
+			_, err = out.Write(p.Encode())
+			return err
+		}),
+	}
+}
+
+func exportCmd(with opener) *cobra.Command {
+	var from, to uint64
+	cmd := &cobra.Command{
+		Use: "export", Short: "Print the entries' exact lines", Args: cobra.NoArgs,
+		RunE: with(func(ctx context.Context, r *journal.Reader, out io.Writer, _ []string) error {
+			return each(ctx, r, from, func(s edge.Stored) (bool, error) {
+				if to > 0 && s.Seq >= to {
+					return false, nil
+				}
+				_, err := fmt.Fprintf(out, "%s\n", s.Line)
+				return true, err
+			})
+		}),
+	}
+	cmd.Flags().Uint64Var(&from, "from", 0, "first entry")
+	cmd.Flags().Uint64Var(&to, "to", 0, "first entry that is not printed; 0 = all")
+	return cmd
+}
+
+func each(ctx context.Context, r *journal.Reader, from uint64, f func(edge.Stored) (bool, error)) error {
+	for {
+		got, err := r.Read(ctx, from, 1000, 4<<20)
+		if err != nil || len(got) == 0 {
+			return err
+		}
+		for _, s := range got {
+			from = s.Seq + 1
+			if more, err := f(s); err != nil || !more {
+				return err
+			}
+		}
+	}
+}
+
+func tailCmd(with opener) *cobra.Command {
+	var last uint64
+	var follow bool
+	cmd := &cobra.Command{
+		Use: "tail", Short: "Print the last entries in a line each", Args: cobra.NoArgs,
+		RunE: with(func(ctx context.Context, r *journal.Reader, out io.Writer, _ []string) error {
+			size, err := r.Size(ctx)
+			if err != nil {
+				return err
+			}
+			from := size - min(size, last)
+			for {
+				if err := each(ctx, r, from, func(s edge.Stored) (bool, error) {
+					from = s.Seq + 1
+					e, err := edge.DecodeEntry(s.Line)
+					if err != nil {
+						return false, fmt.Errorf("entry %d is damaged: %w", s.Seq, err)
+					}
+					_, err = fmt.Fprintln(out, tell(s.Seq, e))
+					return true, err
+				}); err != nil {
+					return err
+				}
+				if !follow {
+					return nil
+				}
+				t := time.NewTimer(300 * time.Millisecond)
+				select {
+				case <-ctx.Done():
+					t.Stop()
+					return nil
+				case <-t.C:
+				}
+			}
+		}),
+	}
+	cmd.Flags().Uint64VarP(&last, "lines", "n", 20, "how many")
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on as the journal grows")
+	return cmd
+}
+
+// tell is an entry in one line.
+func tell(seq uint64, e *edge.Entry) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%7d  %s  %-9s", seq, e.Stamp.Local().Format("2006-01-02 15:04:05"), e.Kind)
+	add := func(s string) {
+		if s != "" {
+			b.WriteString("  " + s)
+		}
+	}
+	add(e.Lane)
+	add(string(e.Outcome))
+	add(e.Result)
+	if string(e.Reason) != e.Rule {
+		add(string(e.Reason))
+	}
+	add(e.Rule)
+	if f := e.Facts; f != nil && f.Pass != nil {
+		add(fmt.Sprintf("pass %d", int64(f.Pass.ID)))
+	}
+	if e.Of >= 0 {
+		add(fmt.Sprintf("of %d", e.Of))
+	}
+	if e.Actor != "system" {
+		add(e.Actor)
+	}
+	if len(e.Data) > 0 && len(e.Data) < 200 {
+		add(string(e.Data))
+	}
+	return b.String()
+}
