@@ -16,7 +16,7 @@
 //	  baud: 9600                 # of no meaning for USB
 //	  end: auto                  # CR, LF or both; or cr, lf, tab, etx, idle
 //	  held: 1s                   # repetitions of a text within it are one read
-//	  gap: 200ms                 # a pause within a line: it is refused (idle: it is complete)
+//	  gap: 500ms                 # a pause within a line: it is refused (idle: it is complete)
 //	  min: 4                     # characters
 //	  max: 4296
 //
@@ -41,6 +41,8 @@
 package linereader
 
 import (
+	"time"
+
 	"gatehouse/device/bus"
 	"gatehouse/device/options"
 	"gatehouse/device/scan"
@@ -55,6 +57,7 @@ type config struct {
 // config names another. It claims the port and opens nothing.
 func New(b *bus.Bus, name, driver, format string, n options.Node, tap func([]byte)) (*scan.Serial, error) {
 	c := config{scan.DefaultSerial(), scan.DefaultLine(format)}
+	c.Gap = 500 * time.Millisecond // scanners decode long codes piece by piece
 	if err := n.Decode(&c); err != nil {
 		return nil, err
 	}

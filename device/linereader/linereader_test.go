@@ -100,7 +100,7 @@ func certificate() string {
 func TestCertificate(t *testing.T) {
 	l := line(t)
 	l.Speed = 100 * time.Microsecond
-	s := open(t, l, "")
+	s := open(t, l, "gap: 5s") // however busy the machine is that plays the scanner
 	want := certificate()
 	done := make(chan error)
 	go func() { done <- sim.NewLineReader(l).Scan(want) }()
