@@ -63,6 +63,7 @@ type App struct {
 	Lanes    *Lanes
 
 	passages []*lane.Passage
+	panels   map[string]device.Panel // by lane
 	devices  []edge.DeviceHealth
 	closers  []device.Device
 	serves   []string
@@ -198,6 +199,7 @@ func (a *App) buildLanes(key edge.CredentialKey) error {
 		a.passages = append(a.passages, ps)
 	}
 	var lanes []*lane.Lane
+	a.panels = map[string]device.Panel{}
 	for i := range a.cfg.Lanes {
 		l := &a.cfg.Lanes[i]
 		var dev lane.Devices
@@ -239,6 +241,15 @@ func (a *App) buildLanes(key edge.CredentialKey) error {
 			}
 		}
 		dev.Call = contact(l.Name+" call button", l.Call)
+		if l.Panel.IsMap() {
+			p, err := catalog.Panel(env, l.Name+" panel", l.Panel)
+			if err != nil {
+				errs = append(errs, err)
+			} else {
+				a.own(l.Name+" panel", p)
+				a.panels[l.Name] = p
+			}
+		}
 		lanes = append(lanes, lane.New(lane.Config{Name: l.Name, Label: l.Label, Direction: l.Direction, Level: a.cfg.Level, Area: l.Area, Order: l.Order,
 			Typed: l.Thermometer.Text() == "typed", Present: l.Present, Measure: l.Measure, Refer: l.Refer, Parked: l.Parked, Held: l.Held,
 			Remeasures: l.Remeasures, Queue: l.Queue, OnTimeout: l.OnTimeout, Deadline: a.cfg.Journal.Deadline}, dev, byName[l.Passage], deps))
@@ -389,6 +400,9 @@ func (a *App) runLanes(ctx context.Context) error {
 	}
 	for _, l := range a.Lanes.lanes {
 		g.Go(func() error { return l.Run(ctx) })
+		if p := a.panels[l.View().Lane]; p != nil {
+			g.Go(func() error { runPanel(ctx, p, l, a.log.With("lane", l.View().Lane)); return nil })
+		}
 	}
 	err := g.Wait()
 	stop()

@@ -113,6 +113,7 @@ type Lane struct {
 	Thermometer options.Node            `yaml:"thermometer"` // a driver, "typed" or "none"
 	Indicator   options.Node            `yaml:"indicator"`
 	Call        options.Node            `yaml:"call_button"`
+	Panel       options.Node            `yaml:"panel"` // the guard's buttons
 	Order       string                  `yaml:"order"` // card_first, temperature_first, either
 	Present     time.Duration           `yaml:"presentation_timeout"`
 	Measure     time.Duration           `yaml:"measure_timeout"`
@@ -274,6 +275,9 @@ func Parse(path string, src []byte) (*Gate, error) {
 		if !l.Call.IsZero() {
 			checkDevice(&errs, n.At("call_button"), l.Call, false)
 		}
+		if !l.Panel.IsZero() {
+			checkDevice(&errs, n.At("panel"), l.Panel, false)
+		}
 		positive(&errs, n.At("presentation_timeout"), l.Present, 10*time.Minute)
 		positive(&errs, n.At("measure_timeout"), l.Measure, time.Minute)
 		positive(&errs, n.At("refer_timeout"), l.Refer, time.Hour)
@@ -388,6 +392,7 @@ func (g *Gate) checkExclusive(errs *[]error) {
 		visit("the thermometer of lane "+l.Name, l.Thermometer)
 		visit("the indicator of lane "+l.Name, l.Indicator)
 		visit("the call button of lane "+l.Name, l.Call)
+		visit("the panel of lane "+l.Name, l.Panel)
 	}
 }
 
