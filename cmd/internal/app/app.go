@@ -64,7 +64,6 @@ type App struct {
 
 	passages []*lane.Passage
 	panels   map[string]device.Panel // by lane
-	devices  []edge.DeviceHealth
 	closers  []device.Device
 	serves   []string
 	link     *link // to the community server; nil = the gate stands alone
