@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"syscall"
+	_ "time/tzdata" // a small server may have no zone files
 
 	"gatehouse/cmd/internal/communitycmd"
 )

@@ -89,6 +89,19 @@ func testPurge(t *testing.T, where string) {
 		t.Errorf("%+v %v", again, err)
 	}
 	d.want(t, d.send(t, b, 560, 570), 570)
+	var person []string
+	if err := s.ExportPerson(ctx, "estate", 3, func(line []byte) error { person = append(person, string(line)); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	of, err := s.Query(ctx, Filter{Pass: 3, Limit: 1000})
+	if err != nil || len(person) != len(of) || len(person) == 0 {
+		t.Fatalf("%d lines of a person, %d rows, %v", len(person), len(of), err)
+	}
+	for i, r := range of { // the newest first
+		if person[len(person)-1-i] != string(d.lines[r.Seq]) {
+			t.Errorf("line %d is not entry %d", i, r.Seq)
+		}
+	}
 	// A person of whom there are entries in all blocks, the incomplete one included.
 	er, err := s.ErasePerson(ctx, "estate", 3, "test")
 	if err != nil || er.Entries == 0 {

@@ -119,29 +119,41 @@ func siteGateEpoch(ctx context.Context, s *community.Server, arg string) (site, 
 }
 
 func (b *base) export() *cobra.Command {
-	return &cobra.Command{
+	var site string
+	var pass int64
+	c := &cobra.Command{
 		Use:   "export SITE/GATE[/EPOCH]",
-		Short: "Print the entries of an epoch (default: the newest), byte for byte, a line each",
-		Args:  cobra.ExactArgs(1),
+		Short: "Print the entries of an epoch (default: the newest), or of one pass, byte for byte, a line each",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if pass != 0 {
+				return cobra.NoArgs(cmd, args)
+			}
+			return cobra.ExactArgs(1)(cmd, args)
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return b.with(cmd, func(ctx context.Context, s *community.Server, out io.Writer) error {
+				w := bufio.NewWriter(out)
+				line := func(l []byte) error {
+					if _, err := w.Write(l); err != nil {
+						return err
+					}
+					return w.WriteByte('\n')
+				}
+				if pass != 0 {
+					return errors.Join(s.ExportPerson(ctx, site, edge.PassID(pass), line), w.Flush())
+				}
 				site, gate, e, err := siteGateEpoch(ctx, s, args[0])
 				if err != nil {
 					return err
 				}
-				w := bufio.NewWriter(out)
-				if err := s.Export(ctx, site, gate, e, func(_ uint64, line []byte) error {
-					if _, err := w.Write(line); err != nil {
-						return err
-					}
-					return w.WriteByte('\n')
-				}); err != nil {
-					return err
-				}
-				return w.Flush()
+				return errors.Join(s.Export(ctx, site, gate, e, func(_ uint64, l []byte) error { return line(l) }), w.Flush())
 			})
 		},
 	}
+	c.Flags().StringVar(&site, "site", "", "`site` of the pass")
+	c.Flags().Int64Var(&pass, "pass", 0, "export all about the pass with this `id`")
+	c.MarkFlagsRequiredTogether("site", "pass")
+	return c
 }
 
 // errFound makes the exit status 1 after the findings were printed.
