@@ -16,7 +16,7 @@ import (
 // edge.ErrForbidden for what the policy does not offer.
 // It waits for the lane's word even when ctx ends: the caller must know.
 func (l *Lane) Do(_ context.Context, a edge.Action) error {
-	if l.beat.Load() == 0 {
+	if !l.pulse.running() {
 		return fmt.Errorf("lane %s is not running: %w", l.cfg.Name, edge.ErrForbidden)
 	}
 	done := make(chan error, 1)
@@ -149,10 +149,7 @@ func (l *Lane) actionEntry(p *presentation, actor, action string, more map[strin
 }
 
 func (l *Lane) record(p *presentation, actor, action string, more map[string]any) error {
-	if p == nil {
-		p = &presentation{seq: -1}
-	}
-	_, err := l.append(p, l.actionEntry(p, actor, action, more), nil)
+	_, err := l.append(l.actionEntry(p, actor, action, more), nil)
 	if err != nil {
 		return fmt.Errorf("cannot record it: %w", err)
 	}
@@ -175,7 +172,7 @@ func (l *Lane) present(a edge.Action) error {
 		return nil
 	}
 	e := l.actionEntry(nil, a.Actor, "present", map[string]any{"identity": a.Identity, "pass": int64(a.Pass)})
-	if _, err := l.append(nil, e, nil); err != nil {
+	if _, err := l.append(e, nil); err != nil {
 		return fmt.Errorf("cannot record it: %w", err)
 	}
 	if !l.enqueue(waiting{start: &a}) {
@@ -192,7 +189,12 @@ func (l *Lane) setClosed(a edge.Action, closed bool) error {
 		return err
 	}
 	l.closed = closed
-	if !closed && l.cur == nil {
+	if closed {
+		// Whoever waits behind presents again when the lane is open; who was
+		// admitted already still passes.
+		l.queue = slices.DeleteFunc(l.queue, func(w waiting) bool { return w.resume == nil })
+	}
+	if l.cur == nil {
 		l.end()
 	}
 	return nil
@@ -243,9 +245,9 @@ func (l *Lane) guardAdmits(p *presentation, a edge.Action) error {
 	e := l.actionEntry(p, a.Actor, "admit", map[string]any{"second": a.Second, "identity": g.Identity, "proof": g.Proof, "purpose": g.Purpose})
 	e.Outcome, e.Reason, e.Rule = edge.Admit, a.Reason, p.decision.Rule
 	e.Deltas = l.deps.Policy().Reserve(&f)
-	seq, err := l.append(p, e, nil)
+	seq, err := l.append(e, nil)
 	if err != nil {
-		l.unrecorded(p, err)
+		l.alarm(err)
 		return fmt.Errorf("cannot record it: %w", err)
 	}
 	p.facts, p.seq, p.inputAt, p.commit = &f, int64(seq), began, time.Since(began)
@@ -260,7 +262,7 @@ func (l *Lane) guardDenies(p *presentation, a edge.Action) error {
 	if e.Reason == "" {
 		e.Reason = "guard.denied"
 	}
-	seq, err := l.append(p, e, nil)
+	seq, err := l.append(e, nil)
 	if err != nil {
 		return fmt.Errorf("cannot record it: %w", err)
 	}
@@ -401,18 +403,52 @@ func (l *Lane) plusOne(p *presentation, a edge.Action) error {
 	return nil
 }
 
+// onCall is the call button: it rings the booth for whoever is at the lane, and
+// gives the guard time. With nobody there it makes a referral of somebody who
+// has no card; what the guard may answer is the policy's word on an unknown person.
 func (l *Lane) onCall(c device.Change) {
-	if !c.Active {
+	if !c.Active || c.Count == 0 {
 		return
 	}
-	if l.cur != nil {
-		l.cur.calls++
-		if l.cur.state == edge.LaneReferred {
-			l.cur.deadline = time.Now().Add(l.cfg.Refer)
+	p := l.cur
+	if p == nil && (l.fire || l.closed) {
+		p = nil
+	} else if p == nil {
+		now := time.Now()
+		p = &presentation{id: l.deps.IDs.next(), state: edge.LaneReferred, cardAt: now, inputAt: now, since: now, deadline: now.Add(l.cfg.Refer), seq: -1}
+		pol := l.deps.Policy()
+		f, _, err := l.gather(p, pol, l.deps.Clock.Now())
+		if err != nil {
+			l.log.Error("cannot gather the facts of a call", "err", err)
+			return
+		}
+		p.facts, p.decision = f, pol.Decide(f)
+		if !l.offers(p) {
+			p.decision.Answers = nil
+		}
+		// Nobody is admitted for ringing a bell.
+		p.decision.Outcome, p.decision.Reason, p.decision.Deltas = edge.Refer, "called", nil
+		if l.pre != nil {
+			l.pre()
+			l.pre = nil
+		}
+		l.cur = p
+	}
+	if p != nil {
+		p.calls++
+		if p.state == edge.LaneReferred {
+			p.deadline = time.Now().Add(l.cfg.Refer)
+			l.say(device.SignalCall)
 		}
 	}
-	if err := l.record(l.cur, "resident", "call", nil); err != nil {
+	e := l.actionEntry(p, "resident", "call", nil)
+	seq, err := l.append(e, nil)
+	if err != nil {
 		l.log.Error("cannot record a call", "err", err)
+		return
+	}
+	if p != nil && p.seq < 0 && p.state == edge.LaneReferred {
+		p.seq = int64(seq)
 	}
 }
 
@@ -421,6 +457,11 @@ func (l *Lane) setFire(on bool) {
 	l.post(func() {
 		l.fire = on
 		if on {
+			for _, w := range l.queue {
+				if w.resume != nil {
+					l.passage.ask(l.turnOf(w.resume)) // is told what became of them
+				}
+			}
 			l.queue = nil
 			if l.cur != nil && l.cur.state != edge.LanePassing {
 				l.end()
@@ -444,44 +485,93 @@ func (l *Lane) degrade(part string, bad bool) {
 	}
 }
 
-// checkDevices journals when a device fails and when it comes back.
-func (l *Lane) checkDevices() {
-	check := func(part string, d device.Device) bool {
-		h := d.Health()
-		old, seen := l.states[h.Name]
-		bad := h.State == device.StateAbsent || h.State == device.StateDisconnected || h.State == device.StateFault
-		was := seen && (old == device.StateAbsent || old == device.StateDisconnected || old == device.StateFault)
-		l.states[h.Name] = h.State
-		if bad != was {
-			e := &edge.Entry{Kind: edge.KindDevice, Lane: l.cfg.Name, Of: -1, Actor: "system", Stamp: l.deps.Clock.Now()}
-			e.Data, _ = json.Marshal(map[string]string{"device": h.Name, "driver": h.Driver, "state": string(h.State), "error": h.LastError})
-			if _, err := l.append(nil, e, nil); err != nil {
-				l.log.Error("cannot record a device's state", "device", h.Name, "err", err)
-			}
-			if bad {
-				l.log.Warn("a device does not work", "device", h.Name, "where", h.Where, "state", h.State, "err", h.LastError, "hint", "check plug and cable; it is tried again by itself")
-			} else {
-				l.log.Info("a device works again", "device", h.Name)
-			}
-		}
+// deviceState is what was last journalled of a device.
+type deviceState struct {
+	bad   bool
+	since time.Time // of the minute in which entries are counted
+	n     int
+}
+
+// maxFlaps is how often in a minute a device that comes and goes is journalled;
+// the last of its states is, when the minute is over.
+const maxFlaps = 4
+
+// systemEntry is an entry that no person caused.
+func (l *Lane) systemEntry(k edge.Kind, data map[string]any) *edge.Entry {
+	e := &edge.Entry{Kind: k, Lane: l.cfg.Name, Of: -1, Actor: "system", Stamp: l.deps.Clock.Now()}
+	// Strings and numbers only: this cannot fail.
+	e.Data, _ = json.Marshal(data)
+	return e
+}
+
+// checkDevice reports whether a device does not work and journals when that
+// begins and ends.
+func (l *Lane) checkDevice(part string, d device.Device, journal bool) bool {
+	h := d.Health()
+	bad := h.State == device.StateAbsent || h.State == device.StateDisconnected || h.State == device.StateFault
+	key := part + "/" + h.Name
+	st := l.states[key]
+	if st == nil {
+		st = &deviceState{}
+		l.states[key] = st
+	}
+	if bad == st.bad || !journal {
 		return bad
 	}
+	now := time.Now()
+	if now.Sub(st.since) > time.Minute {
+		st.since, st.n = now, 0
+	}
+	if st.n >= maxFlaps {
+		return bad
+	}
+	e := l.systemEntry(edge.KindDevice, map[string]any{"device": h.Name, "driver": h.Driver, "state": string(h.State), "error": h.LastError})
+	if _, err := l.append(e, nil); err != nil {
+		l.log.Error("cannot record a device's state", "device", h.Name, "err", err)
+		return bad // tried again at the next look
+	}
+	st.bad = bad
+	st.n++
+	if bad {
+		l.log.Warn("a device does not work", "device", h.Name, "where", h.Where, "state", h.State, "err", h.LastError, "hint", "check plug and cable; it is tried again by itself")
+	} else {
+		l.log.Info("a device works again", "device", h.Name)
+	}
+	return bad
+}
+
+// checkDevices looks at the lane's devices and the passage's. Of two lanes at one
+// passage the first journals what they share.
+func (l *Lane) checkDevices() {
 	scanners := len(l.dev.Scanners) > 0
 	for _, s := range l.dev.Scanners {
-		if !check("scanner", s) {
+		if !l.checkDevice("scanner", s, true) {
 			scanners = false
 		}
 	}
 	l.degrade("scanner", scanners)
 	if l.dev.Thermometer != nil {
-		l.degrade("thermometer", check("thermometer", l.dev.Thermometer))
+		l.degrade("thermometer", l.checkDevice("thermometer", l.dev.Thermometer, true))
 	}
+	indicator := false
 	for _, ind := range l.dev.Indicators {
-		l.degrade("indicator", check("indicator", ind))
+		indicator = l.checkDevice("indicator", ind, true) || indicator
 	}
-	if l.passage.dev.Barrier != nil {
-		h := l.passage.dev.Barrier.Health()
-		l.degrade("barrier", h.State == device.StateAbsent || h.State == device.StateDisconnected || h.State == device.StateFault)
+	l.degrade("indicator", indicator)
+	if l.dev.Call != nil {
+		l.degrade("call", l.checkDevice("call", l.dev.Call, true))
+	}
+	d, first := &l.passage.dev, l.passage.lanes[0] == l
+	if d.Barrier != nil {
+		l.degrade("barrier", l.checkDevice("barrier", d.Barrier, first))
+	}
+	for _, c := range []struct {
+		part string
+		dev  device.Contact
+	}{{"beam", d.Beam}, {"door", d.Door}, {"fire", d.Fire}, {"tamper", d.Tamper}, {"exit", d.Exit}, {"position", d.Position}} {
+		if c.dev != nil {
+			l.degrade(c.part, l.checkDevice(c.part, c.dev, first))
+		}
 	}
 }
 
@@ -531,12 +621,12 @@ func (l *Lane) publish() {
 	switch {
 	case l.fire:
 		v.State = edge.LaneFree
-	case l.closed:
-		v.State = edge.LaneClosed
 	case l.cur != nil:
 		v.State = l.cur.state
 		pv := l.presentationView(l.cur)
 		v.Current = &pv
+	case l.closed:
+		v.State = edge.LaneClosed
 	case l.reading != nil:
 		v.State = edge.LaneCard
 	case slices.Contains(l.degraded, "scanner"):

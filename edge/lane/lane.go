@@ -113,7 +113,8 @@ type Lane struct {
 
 	events  *mailbox
 	stopped chan struct{} // closed when Run has returned
-	beat    atomic.Int64  // when the loop last went round, unix ns
+	pulse   pulse
+	sensing chan struct{} // holds one while a measurement has not returned
 
 	// Owned by the loop.
 	ctx      context.Context
@@ -125,10 +126,11 @@ type Lane struct {
 	readAt   time.Time
 	pre      context.CancelFunc // of a measurement that waits for anybody
 	degraded []string
-	states   map[string]device.State
+	states   map[string]*deviceState
 	recent   map[edge.Credential]time.Time
 	closed   bool
 	fire     bool
+	lost     int // decisions that could not be recorded since the last that was
 	signal   chan device.Signal
 	timer    *time.Timer
 
@@ -141,6 +143,7 @@ type waiting struct {
 	read   *device.CardRead
 	start  *edge.Action  // present
 	resume *presentation // a parked one that was admitted
+	queued bool
 }
 
 type presentation struct {
@@ -187,7 +190,7 @@ func New(cfg Config, dev Devices, p *Passage, deps Deps) *Lane {
 		cfg.Deadline = 2 * time.Second
 	}
 	l := &Lane{cfg: cfg, dev: dev, deps: deps, passage: p, log: deps.Log.With("lane", cfg.Name), events: newMailbox(), stopped: make(chan struct{}),
-		states: map[string]device.State{}, recent: map[edge.Credential]time.Time{}, signal: make(chan device.Signal, 1), watchers: map[chan edge.LaneView]struct{}{}}
+		pulse: pulse{born: time.Now()}, sensing: make(chan struct{}, 1), states: map[string]*deviceState{}, recent: map[edge.Credential]time.Time{}, signal: make(chan device.Signal, 1), watchers: map[chan edge.LaneView]struct{}{}}
 	l.view = edge.LaneView{Lane: cfg.Name, Name: cfg.Label, Passage: p.cfg.Name, Level: cfg.Level, Direction: cfg.Direction, State: edge.LaneIdle,
 		Scanner: "console", Thermometer: "none"}
 	if len(dev.Scanners) > 0 {
@@ -228,7 +231,7 @@ func (l *Lane) Run(ctx context.Context) error {
 	l.premeasure()
 	l.publish()
 	for {
-		l.beat.Store(time.Now().UnixNano())
+		l.pulse.beat()
 		l.arm()
 		select {
 		case <-ctx.Done():
@@ -251,10 +254,7 @@ func (l *Lane) Run(ctx context.Context) error {
 // Alive returns an error when the lane's loop has not gone round for a while:
 // then the watchdog must not be fed.
 func (l *Lane) Alive(within time.Duration) error {
-	if b := l.beat.Load(); b != 0 && time.Since(time.Unix(0, b)) > within {
-		return fmt.Errorf("lane %s makes no progress since %s", l.cfg.Name, time.Unix(0, b).Format(time.TimeOnly))
-	}
-	return nil
+	return l.pulse.alive("lane "+l.cfg.Name, within)
 }
 
 func (l *Lane) post(f func()) { l.events.put(f) }
@@ -309,6 +309,12 @@ func watch(ctx context.Context, c device.Contact, f func(device.Change)) {
 // say changes the lamps; the newest signal wins, and a stuck lamp holds up
 // nobody.
 func (l *Lane) say(s device.Signal) {
+	switch {
+	case l.fire:
+		s = device.SignalFree
+	case l.closed && s == device.SignalIdle:
+		s = device.SignalFault
+	}
 	select {
 	case <-l.signal:
 	default:
@@ -366,6 +372,7 @@ func (l *Lane) enqueue(w waiting) bool {
 	if len(l.queue) >= l.cfg.Queue {
 		return false
 	}
+	w.queued = true
 	l.queue = append(l.queue, w)
 	return true
 }
@@ -384,16 +391,21 @@ func (l *Lane) begin(w waiting) {
 	var found bool
 	var pass edge.Pass
 	var err error
+	ctx, cancel := context.WithTimeout(l.ctx, l.cfg.Deadline)
+	defer cancel()
 	if w.read != nil {
 		p.cred = edge.CredentialOf(*w.read)
 		if !w.read.At.IsZero() {
-			p.cardAt, p.inputAt = w.read.At, w.read.At
+			p.cardAt = w.read.At
+			if !w.queued {
+				p.inputAt = w.read.At
+			}
 		}
-		pass, found, err = l.deps.Registry.Lookup(l.ctx, p.cred)
+		pass, found, err = l.deps.Registry.Lookup(ctx, p.cred)
 	} else {
 		p.actor, p.held = w.start.Actor, true
 		p.guard.Identity = w.start.Identity
-		pass, found, err = l.deps.Registry.Pass(l.ctx, w.start.Pass)
+		pass, found, err = l.deps.Registry.Pass(ctx, w.start.Pass)
 	}
 	l.degrade("registry", err != nil)
 	if err != nil {
@@ -402,7 +414,7 @@ func (l *Lane) begin(w waiting) {
 	if found {
 		p.pass, p.language = &pass, pass.Language
 		if pass.Household != 0 {
-			h, known, err := l.deps.Registry.Household(l.ctx, pass.Household)
+			h, known, err := l.deps.Registry.Household(ctx, pass.Household)
 			if known {
 				p.house = &h
 			}
@@ -414,8 +426,18 @@ func (l *Lane) begin(w waiting) {
 	l.measure(p, false)
 }
 
-// persons is how many may pass on this presentation.
-func (p *presentation) persons() int { return max(1, p.measured) }
+// persons is how many were counted for this presentation: each has a reading,
+// or the guard's word.
+func (p *presentation) persons() int { return max(1, p.measured, 1+p.plus) }
+
+// most is how many may pass. Where nobody is measured nobody has counted the
+// dependants either: all of the pass's may come along.
+func (p *presentation) most() int {
+	if p.measured == 0 && p.pass != nil {
+		return max(p.persons(), 1+p.pass.Dependants)
+	}
+	return p.persons()
+}
 
 // measure takes a temperature, or goes on where none is needed.
 func (l *Lane) measure(p *presentation, same bool) {
@@ -452,7 +474,7 @@ func (l *Lane) startMeasure(p *presentation, same bool, most time.Duration) {
 	th := l.dev.Thermometer
 	go func() {
 		defer cancel()
-		t, err := measureWithin(ctx, th, same)
+		t, err := l.measureWithin(ctx, th, same)
 		l.post(func() {
 			if l.cur == p && p.measures == gen && p.state == edge.LaneMeasuring {
 				l.onReading(p, t, err)
@@ -461,15 +483,23 @@ func (l *Lane) startMeasure(p *presentation, same bool, most time.Duration) {
 	}()
 }
 
-// measureWithin bounds a thermometer that ignores its context.
-func measureWithin(ctx context.Context, th device.Thermometer, same bool) (device.Temperature, error) {
+// measureWithin bounds a thermometer that ignores its context. One that still
+// has not returned from an earlier measurement is not asked again.
+func (l *Lane) measureWithin(ctx context.Context, th device.Thermometer, same bool) (device.Temperature, error) {
 	type result struct {
 		t   device.Temperature
 		err error
 	}
+	stuck := device.Temperature{Quality: device.QualityFault}
+	select {
+	case l.sensing <- struct{}{}:
+	case <-ctx.Done():
+		return stuck, errStuck
+	}
 	done := make(chan result, 1)
 	go func() {
 		t, err := th.Measure(ctx, device.Measurement{SamePerson: same})
+		<-l.sensing
 		done <- result{t, err}
 	}()
 	select {
@@ -477,13 +507,17 @@ func measureWithin(ctx context.Context, th device.Thermometer, same bool) (devic
 		return r.t, r.err
 	case <-ctx.Done():
 	}
+	late := time.NewTimer(500 * time.Millisecond)
+	defer late.Stop()
 	select {
 	case r := <-done:
 		return r.t, r.err
-	case <-time.After(500 * time.Millisecond):
-		return device.Temperature{Quality: device.QualityFault}, errors.New("the thermometer does not answer")
+	case <-late.C:
+		return stuck, errStuck
 	}
 }
+
+var errStuck = errors.New("the thermometer does not answer")
 
 // premeasure waits for anybody to step up, where the temperature may come first.
 func (l *Lane) premeasure() {
@@ -495,22 +529,27 @@ func (l *Lane) premeasure() {
 	th := l.dev.Thermometer
 	go func() {
 		defer cancel()
-		t, err := th.Measure(ctx, device.Measurement{})
+		t, err := l.measureWithin(ctx, th, false)
 		if ctx.Err() != nil {
 			return
 		}
 		l.post(func() {
-			l.pre = nil
-			if err != nil || t.Quality != device.QualityOK {
-				if l.cur == nil {
-					time.AfterFunc(time.Second, func() { l.post(l.premeasure) })
+			if p := l.cur; p != nil {
+				// A card came at this very moment: the reading is that person's.
+				if err == nil && t.Quality == device.QualityOK && p.state == edge.LaneMeasuring && p.measured == 0 && p.measure != nil {
+					p.measure()
+					p.measures++
+					l.onReading(p, t, nil)
 				}
 				return
 			}
-			if l.cur == nil {
-				l.reading, l.readAt = &t, time.Now()
-				l.say(device.SignalWait)
+			l.pre = nil
+			if err != nil || t.Quality != device.QualityOK {
+				time.AfterFunc(time.Second, func() { l.post(l.premeasure) })
+				return
 			}
+			l.reading, l.readAt = &t, time.Now()
+			l.say(device.SignalWait)
 		})
 	}()
 }
@@ -549,7 +588,8 @@ func (l *Lane) onReading(p *presentation, t device.Temperature, err error) {
 	if p.pass != nil {
 		dependants = p.pass.Dependants
 	}
-	if t.Quality == device.QualityOK && f.Band == edge.BandBelow && p.tries == 0 && p.measured-1 < dependants+p.plus {
+	if t.Quality == device.QualityOK && f.Band == edge.BandBelow && p.measured-1 < dependants+p.plus {
+		p.tries = 0 // they are counted for each person
 		most := l.cfg.Party
 		if p.measured-1 < p.plus {
 			most = l.cfg.Measure
@@ -602,7 +642,9 @@ func (l *Lane) gather(p *presentation, pol *policy.Policy, s edge.Stamp) (*edge.
 		passFacts(f, p, s, l.cfg.Area)
 	}
 	cells := pol.Cells(f)
-	vals, err := l.deps.Journal.Cells(l.ctx, cells)
+	ctx, cancel := context.WithTimeout(l.ctx, l.cfg.Deadline)
+	defer cancel()
+	vals, err := l.deps.Journal.Cells(ctx, cells)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -694,7 +736,7 @@ func (l *Lane) decide(p *presentation) {
 			if p.pass == nil && p.cred != "" {
 				e.Card = l.deps.CardHash(p.cred)
 			}
-			seq, err = l.append(p, e, expect)
+			seq, err = l.append(e, expect)
 		}
 		if errors.Is(err, edge.ErrStale) {
 			continue
@@ -727,7 +769,7 @@ var errDeadline = errors.New("the journal's commit missed its deadline")
 
 // append commits an entry within the deadline. A commit that comes later is
 // followed by an 'abandoned' entry that releases what it reserved.
-func (l *Lane) append(p *presentation, e *edge.Entry, expect []edge.Expected) (uint64, error) {
+func (l *Lane) append(e *edge.Entry, expect []edge.Expected) (uint64, error) {
 	type result struct {
 		seq uint64
 		err error
@@ -758,19 +800,43 @@ func (l *Lane) append(p *presentation, e *edge.Entry, expect []edge.Expected) (u
 	return 0, errDeadline
 }
 
+// alarm notes that an answer could not be recorded. When the journal takes
+// entries again it is told how many were lost.
+func (l *Lane) alarm(err error) {
+	l.log.Error("cannot record a decision; nobody is let through", "err", err, "hint", "is the disk full or read-only? gatehouse check tells")
+	l.lost++
+	l.degrade("journal", true)
+}
+
 // unrecorded is the safe side: nobody passes whose admission is not on record.
 func (l *Lane) unrecorded(p *presentation, err error) {
-	l.log.Error("cannot record a decision; nobody is let through", "err", err, "hint", "is the disk full or read-only? gatehouse check tells")
+	l.alarm(err)
+	p.deadline = time.Now().Add(l.cfg.Denied)
+	if p.aside {
+		return // it stays with the guard and is tried again
+	}
 	p.state = edge.LaneFault
 	p.decision = edge.Decision{Outcome: edge.Refer, Rule: "journal", Reason: "journal.failed"}
-	p.deadline = time.Now().Add(l.cfg.Denied)
-	l.degrade("journal", true)
 	l.say(device.SignalFault)
+}
+
+// recorded ends what alarm began.
+func (l *Lane) recorded() {
+	if l.lost == 0 {
+		return
+	}
+	e := l.systemEntry(edge.KindAlert, map[string]any{"alert": "journal", "undecided": l.lost})
+	if _, err := l.append(e, nil); err != nil {
+		l.log.Error("cannot record the alarm", "err", err)
+		return
+	}
+	l.lost = 0
+	l.degrade("journal", false)
 }
 
 // act does what the decision says. The entry is durable by now.
 func (l *Lane) act(p *presentation) {
-	l.degrade("journal", false)
+	l.recorded()
 	now := time.Now()
 	switch p.decision.Outcome {
 	case edge.Admit:
@@ -820,11 +886,26 @@ func (l *Lane) refer(p *presentation) {
 func (l *Lane) admit(p *presentation) {
 	p.state = edge.LanePassing
 	p.deadline = time.Time{}
-	p.turn = &turn{lane: l, p: p, dir: l.cfg.Direction, persons: p.persons() + max(0, p.plus-(p.measured-1)), seq: p.seq, reserved: p.reserved, presentation: p.id}
-	if p.pass != nil {
-		p.turn.pass = p.pass.ID
-	}
+	p.turn = l.turnOf(p)
 	l.passage.ask(p.turn)
+}
+
+func (l *Lane) turnOf(p *presentation) *turn {
+	t := &turn{lane: l, p: p, dir: l.cfg.Direction, persons: p.persons(), most: p.most(), seq: p.seq, reserved: p.reserved, presentation: p.id}
+	if p.pass != nil {
+		t.pass = p.pass.ID
+	}
+	return t
+}
+
+// interlock is called by the passage while the other door keeps its own shut.
+func (l *Lane) interlock(on bool) {
+	l.post(func() {
+		l.degrade("interlock", on)
+		if on {
+			l.say(device.SignalWait)
+		}
+	})
 }
 
 // opened is called by the passage when it has commanded the barrier. waited is
@@ -871,11 +952,12 @@ func (l *Lane) end() {
 		}
 		p.measures++
 		v := l.presentationView(p)
+		v.Answers = nil // too late for them
 		l.last = &v
 	}
 	l.cur = nil
 	l.say(device.SignalIdle)
-	if len(l.queue) > 0 && !l.fire && !l.closed {
+	if len(l.queue) > 0 && !l.fire && (!l.closed || l.queue[0].resume != nil) {
 		w := l.queue[0]
 		l.queue = l.queue[1:]
 		l.begin(w)
@@ -955,7 +1037,10 @@ func (l *Lane) timeout(p *presentation) {
 	if out == edge.Refer || (home && out != edge.Admit) {
 		// Stays with the guard; aside, so that the queue moves.
 		if !p.aside {
-			l.park(p, "system")
+			if err := l.park(p, "system"); err != nil {
+				l.log.Warn("cannot set a referral aside; it stays at the lane", "err", err)
+				p.deadline = time.Now().Add(l.cfg.Refer)
+			}
 			return
 		}
 		p.deadline = time.Now().Add(l.cfg.Parked)
@@ -969,7 +1054,7 @@ func (l *Lane) timeout(p *presentation) {
 	if out == edge.Admit {
 		e.Deltas = l.deps.Policy().Reserve(p.facts)
 	}
-	seq, err := l.append(p, e, nil)
+	seq, err := l.append(e, nil)
 	if err != nil {
 		l.unrecorded(p, err)
 		return
@@ -980,6 +1065,7 @@ func (l *Lane) timeout(p *presentation) {
 
 // settle carries out a final answer for the present or a parked presentation.
 func (l *Lane) settle(p *presentation, out edge.Outcome, reserved []edge.Delta) {
+	l.recorded()
 	parked := l.unpark(p)
 	if out == edge.Admit {
 		p.reserved = reserved

@@ -208,6 +208,22 @@ type barrier struct {
 	log   []string
 	open  func(device.Direction)
 	stuck bool
+
+	broken bool // every command fails
+	refuse bool // the other door is open
+}
+
+// well gives the error that a command meets.
+func (b *barrier) well(admit bool) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case b.broken:
+		return device.ErrDisconnected
+	case b.refuse && admit:
+		return device.ErrRefused
+	}
+	return nil
 }
 
 func (b *barrier) say(s string) { b.mu.Lock(); b.log = append(b.log, s); b.mu.Unlock() }
@@ -216,14 +232,26 @@ func (b *barrier) Admit(ctx context.Context, d device.Direction) error {
 		<-ctx.Done()
 		return ctx.Err()
 	}
+	if err := b.well(true); err != nil {
+		return err
+	}
 	b.say("admit " + string(d))
 	if b.open != nil {
 		b.open(d)
 	}
 	return nil
 }
-func (b *barrier) Secure(context.Context) error { b.say("secure"); return nil }
+func (b *barrier) Secure(context.Context) error {
+	if err := b.well(false); err != nil {
+		return err
+	}
+	b.say("secure")
+	return nil
+}
 func (b *barrier) Free(_ context.Context, on bool) error {
+	if err := b.well(false); err != nil {
+		return err
+	}
 	b.say(fmt.Sprintf("free %v", on))
 	return nil
 }
@@ -293,9 +321,12 @@ type setup struct {
 	dirs        []edge.Direction
 	bare        bool // no barrier, no beam
 	mod         func(*Config)
+	mutate      func(*PassageDevices)
+	devices     func(*Devices)
 }
 
-func start(t *testing.T, s setup) *rig {
+// testDeps are what lanes need, with the closed estate's policy.
+func testDeps(t testing.TB, j Journal) Deps {
 	t.Helper()
 	src, err := firmwareconfig.Samples.ReadFile("policies/closed-estate.yaml")
 	if err != nil {
@@ -305,14 +336,23 @@ func start(t *testing.T, s setup) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return Deps{Registry: residents, Journal: j, Policy: func() *policy.Policy { return pol }, Clock: clock.NewFake(time.Date(2026, 3, 2, 2, 0, 0, 0, time.UTC), 480),
+		CardHash: func(edge.Credential) string { return "00112233aabbccdd" }, IDs: NewIDs(100), Log: slog.New(slog.DiscardHandler)}
+}
+
+func start(t *testing.T, s setup) *rig {
+	t.Helper()
 	r := &rig{t: t, j: &memory{cells: map[edge.Cell]edge.CellValue{}}, clk: clock.NewFake(time.Date(2026, 3, 2, 2, 0, 0, 0, time.UTC), 480)}
-	deps := Deps{Registry: residents, Journal: r.j, Policy: func() *policy.Policy { return pol }, Clock: r.clk, CardHash: func(edge.Credential) string { return "00112233aabbccdd" },
-		IDs: NewIDs(100), Log: slog.New(slog.DiscardHandler)}
+	deps := testDeps(t, r.j)
+	deps.Clock = r.clk
 	r.fire = NewFire(deps)
 	r.barrier, r.beam, r.firein = &barrier{}, &contact{changes: make(chan bool)}, &contact{changes: make(chan bool)}
 	dev := PassageDevices{Barrier: r.barrier, Beam: r.beam, Fire: r.firein}
 	if s.bare {
 		dev = PassageDevices{}
+	}
+	if s.mutate != nil {
+		s.mutate(&dev)
 	}
 	r.passage = NewPassage(PassageConfig{Name: "main", OpenFor: 8 * time.Second, HeldOpen: 20 * time.Second}, dev, r.fire, deps)
 	if len(s.dirs) == 0 {
@@ -330,6 +370,9 @@ func start(t *testing.T, s setup) *rig {
 		dv := Devices{Scanners: []device.Scanner{sc}, Thermometer: th, Indicators: []device.Indicator{la}}
 		if s.typed || s.none {
 			dv.Thermometer = nil
+		}
+		if s.devices != nil {
+			s.devices(&dv)
 		}
 		r.lanes = append(r.lanes, New(c, dv, r.passage, deps))
 		r.scan, r.therm, r.lamp = append(r.scan, sc), append(r.therm, th), append(r.lamp, la)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -44,8 +43,10 @@ type Passage struct {
 	log  *slog.Logger
 
 	events  *mailbox
+	ledger  *ledger
 	stopped chan struct{}
-	beat    atomic.Int64
+	pulse   pulse
+	busy    chan struct{} // holds one while a barrier command has not returned
 	lanes   []*Lane
 
 	// Owned by the loop.
@@ -59,6 +60,8 @@ type Passage struct {
 	heldOpen bool
 	boomUp   bool
 	exitAt   time.Time
+	shutAt   time.Time // when the barrier is to be secured (again); zero = it need not be
+	retryAt  time.Time // when an opening that was refused is tried again
 	timer    *time.Timer
 }
 
@@ -67,7 +70,8 @@ type turn struct {
 	lane         *Lane
 	p            *presentation
 	dir          edge.Direction
-	persons      int
+	persons      int   // who were counted before
+	most         int   // who may pass: more than persons where nobody counts dependants
 	seq          int64 // of the entry that admitted
 	reserved     []edge.Delta
 	pass         edge.PassID
@@ -75,6 +79,8 @@ type turn struct {
 
 	asked    time.Time
 	count    int
+	door     bool // it was open during the turn
+	refused  bool // by an interlock, at least once
 	opened   time.Time
 	passedAt time.Time
 	deadline time.Time
@@ -85,7 +91,8 @@ func NewPassage(cfg PassageConfig, dev PassageDevices, fire *Fire, deps Deps) *P
 	if cfg.After == 0 {
 		cfg.After = time.Second
 	}
-	p := &Passage{cfg: cfg, dev: dev, deps: deps, fire: fire, log: deps.Log.With("passage", cfg.Name), events: newMailbox(), stopped: make(chan struct{})}
+	p := &Passage{cfg: cfg, dev: dev, deps: deps, fire: fire, log: deps.Log.With("passage", cfg.Name), events: newMailbox(), stopped: make(chan struct{}), pulse: pulse{born: time.Now()}, busy: make(chan struct{}, 1)}
+	p.ledger = newLedger(deps.Journal, p.log)
 	fire.join(p)
 	return p
 }
@@ -103,6 +110,7 @@ func (p *Passage) Run(ctx context.Context) error {
 	defer cancel()
 	p.ctx = ctx
 	var wg sync.WaitGroup
+	wg.Go(func() { p.ledger.run(ctx) })
 	for _, c := range []struct {
 		dev device.Contact
 		on  func(device.Change)
@@ -112,7 +120,7 @@ func (p *Passage) Run(ctx context.Context) error {
 		}
 	}
 	if p.dev.Fire != nil {
-		wg.Go(func() { watch(ctx, p.dev.Fire, func(ch device.Change) { p.fire.set(ctx, p.cfg.Name, ch.Active) }) })
+		wg.Go(func() { watch(ctx, p.dev.Fire, func(ch device.Change) { p.fire.set(ctx, p, ch.Active) }) })
 	}
 	// The first command gives the lines their safe level, without a pulse.
 	if !p.fire.On() {
@@ -123,7 +131,7 @@ func (p *Passage) Run(ctx context.Context) error {
 	beat := time.NewTicker(2 * time.Second)
 	defer beat.Stop()
 	for {
-		p.beat.Store(time.Now().UnixNano())
+		p.pulse.beat()
 		p.arm()
 		select {
 		case <-ctx.Done():
@@ -146,36 +154,42 @@ func (p *Passage) Run(ctx context.Context) error {
 
 // Alive is as Lane.Alive.
 func (p *Passage) Alive(within time.Duration) error {
-	if b := p.beat.Load(); b != 0 && time.Since(time.Unix(0, b)) > within {
-		return fmt.Errorf("passage %s makes no progress since %s", p.cfg.Name, time.Unix(0, b).Format(time.TimeOnly))
-	}
-	return nil
+	return p.pulse.alive("passage "+p.cfg.Name, within)
 }
 
 func (p *Passage) post(f func()) { p.events.put(f) }
 
-// command moves the barrier and does not wait long for one that is stuck.
+// errBusy: an earlier command has not returned.
+var errBusy = errors.New("the barrier does not answer")
+
+// command moves the barrier and does not wait long for one that is stuck; while
+// it is, further commands fail at once.
 func (p *Passage) command(what string, f func(context.Context, device.Barrier) error) error {
 	if p.dev.Barrier == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(p.ctx), 2*time.Second)
-	done := make(chan error, 1)
-	go func() {
-		defer cancel()
-		done <- f(ctx, p.dev.Barrier)
-	}()
-	var err error
+	err := errBusy
 	select {
-	case err = <-done:
-	case <-ctx.Done():
+	case p.busy <- struct{}{}:
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(p.ctx), 2*time.Second)
+		done := make(chan error, 1)
+		go func() {
+			defer cancel()
+			err := f(ctx, p.dev.Barrier)
+			<-p.busy
+			done <- err
+		}()
 		select {
 		case err = <-done:
-		default:
-			err = errors.New("the barrier does not answer")
+		case <-ctx.Done():
+			select {
+			case err = <-done:
+			default:
+			}
 		}
+	default:
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, device.ErrRefused) {
 		p.log.Error("cannot "+what+" the barrier", "err", err, "hint", "the guard may have to open by hand; the entry says who was admitted")
 	}
 	return err
@@ -185,9 +199,18 @@ func (p *Passage) command(what string, f func(context.Context, device.Barrier) e
 func (p *Passage) ask(t *turn) {
 	t.asked = time.Now()
 	p.post(func() {
+		if p.fire.On() {
+			p.interrupt(t)
+			return
+		}
 		p.waiting = append(p.waiting, t)
 		p.next()
 	})
+}
+
+// interrupt ends a turn of which nobody will know how it ended.
+func (p *Passage) interrupt(t *turn) {
+	p.record(t, edge.KindPassage, edge.ResultInterrupted, nil, nil, func() { t.lane.ended(t.p, edge.ResultInterrupted, time.Now()) })
 }
 
 func (p *Passage) next() {
@@ -197,16 +220,37 @@ func (p *Passage) next() {
 	t := p.waiting[0]
 	p.waiting = p.waiting[1:]
 	p.cur = t
+	t.deadline = time.Now().Add(p.cfg.OpenFor)
+	p.open(t)
+}
+
+// open commands the barrier for a turn. Where the other door of an interlock is
+// open it is tried again until the turn's time is over.
+func (p *Passage) open(t *turn) {
+	p.retryAt, p.shutAt = time.Time{}, time.Time{}
+	err := p.command("open", func(c context.Context, b device.Barrier) error { return b.Admit(c, t.dir) })
+	if errors.Is(err, device.ErrRefused) {
+		if !t.refused {
+			t.refused = true
+			t.lane.interlock(true)
+			p.log.Info("the barrier stays shut while the other door is open")
+		}
+		p.retryAt = time.Now().Add(300 * time.Millisecond)
+		return
+	}
+	if t.refused {
+		t.lane.interlock(false)
+	}
 	var waited time.Duration
 	if p.lastEnd.After(t.asked) {
 		waited = p.lastEnd.Sub(t.asked)
 	}
-	err := p.command("open", func(c context.Context, b device.Barrier) error { return b.Admit(c, t.dir) })
 	t.opened = time.Now()
 	t.deadline = t.opened.Add(p.cfg.OpenFor)
+	t.door = p.door
 	t.lane.opened(t.p, t.opened, waited)
 	if err != nil {
-		p.record(t, edge.KindDevice, "", map[string]any{"device": "barrier", "state": "fault", "error": err.Error()}, nil)
+		p.record(t, edge.KindDevice, "", map[string]any{"device": "barrier", "state": "fault", "error": err.Error()}, nil, nil)
 	}
 }
 
@@ -225,13 +269,17 @@ func (p *Passage) person(at time.Time) {
 	if t := p.cur; t != nil {
 		t.count++
 		t.passedAt = at
-		if t.count >= t.persons {
+		switch {
+		case t.count >= t.most:
 			// Whoever comes now was not admitted: wait a moment for them.
-			if t.count == t.persons {
+			if t.count == t.most {
 				p.secure()
 				t.lane.through(t.p)
 			}
 			t.deadline = time.Now().Add(p.cfg.After)
+		case t.count >= t.persons:
+			// A dependant may follow, or not.
+			t.deadline = time.Now().Add(2 * p.cfg.After)
 		}
 		return
 	}
@@ -239,44 +287,62 @@ func (p *Passage) person(at time.Time) {
 		return
 	}
 	if p.door || p.dev.Door == nil {
-		p.record(nil, edge.KindPassage, edge.ResultForced, map[string]any{"by": "beam"}, nil)
+		p.record(nil, edge.KindPassage, edge.ResultForced, map[string]any{"by": "beam"}, nil, nil)
 	}
 }
 
+// secure shuts the barrier, and goes on trying when that fails: a barrier that is
+// held open by command must not stay so.
 func (p *Passage) secure() {
-	_ = p.command("secure", func(c context.Context, b device.Barrier) error { return b.Secure(c) })
+	p.shutAt = time.Time{}
+	if err := p.command("secure", func(c context.Context, b device.Barrier) error { return b.Secure(c) }); err != nil {
+		p.shutAt = time.Now().Add(time.Second)
+	}
 }
 
 func (p *Passage) onDoor(c device.Change) {
 	p.door, p.doorAt = c.Active, c.At
+	t := p.cur
 	if !c.Active {
 		if p.heldOpen {
 			p.heldOpen = false
-			p.record(nil, edge.KindPassage, "closed", nil, nil)
+			p.record(nil, edge.KindPassage, "closed", nil, nil, nil)
+		}
+		if t != nil && t.door && !t.opened.IsZero() && p.dev.Beam == nil {
+			// A door tells that somebody went, not how many.
+			t.count, t.passedAt = t.persons, c.At
+			p.secure()
+			p.finish(t)
 		}
 		return
 	}
-	if p.cur == nil && !p.fire.On() && !p.boomUp && time.Since(p.lastEnd) > p.cfg.After && time.Since(p.exitAt) > p.cfg.OpenFor && c.Count > 0 {
-		p.record(nil, edge.KindPassage, edge.ResultForced, map[string]any{"by": "door"}, nil)
+	if t != nil {
+		t.door = true
+		return
+	}
+	if !p.fire.On() && !p.boomUp && time.Since(p.lastEnd) > p.cfg.After && time.Since(p.exitAt) > p.cfg.OpenFor && c.Count > 0 {
+		p.record(nil, edge.KindPassage, edge.ResultForced, map[string]any{"by": "door"}, nil, nil)
 	}
 }
 
 func (p *Passage) onTamper(c device.Change) {
 	if c.Count > 0 {
-		p.record(nil, edge.KindAlert, "", map[string]any{"alert": "tamper", "open": c.Active}, nil)
+		p.record(nil, edge.KindAlert, "", map[string]any{"alert": "tamper", "open": c.Active}, nil, nil)
 	}
 }
 
-// onExit is the request-to-exit button: leaving needs no card where one is fitted.
+// onExit is the request-to-exit button: leaving needs no card where one is
+// fitted. It opens first and is journalled after, whatever else goes on.
 func (p *Passage) onExit(c device.Change) {
 	if !c.Active {
 		return
 	}
 	p.exitAt = time.Now()
-	p.record(nil, edge.KindAction, "", map[string]any{"action": "exit_button"}, nil)
-	if p.cur == nil {
+	if !p.fire.On() {
 		_ = p.command("open", func(c context.Context, b device.Barrier) error { return b.Admit(c, edge.Out) })
+		p.shutAt = p.exitAt.Add(p.cfg.OpenFor)
 	}
+	p.record(nil, edge.KindAction, "", map[string]any{"action": "exit_button"}, nil, nil)
 }
 
 // onPosition tells a boom that was raised by its own remote from one that was
@@ -284,7 +350,7 @@ func (p *Passage) onExit(c device.Change) {
 func (p *Passage) onPosition(c device.Change) {
 	p.boomUp = c.Active
 	if c.Active && p.cur == nil && c.Count > 0 && !p.fire.On() {
-		p.record(nil, edge.KindPassage, "opened_outside", map[string]any{"by": "remote"}, nil)
+		p.record(nil, edge.KindPassage, "opened_outside", map[string]any{"by": "remote"}, nil, nil)
 	}
 }
 
@@ -312,64 +378,94 @@ func (p *Passage) confirm(t *turn, passed bool) error {
 }
 
 func (p *Passage) arm() {
-	d := time.Hour
-	if p.cur != nil {
-		d = time.Until(p.cur.deadline)
-	} else if p.door && !p.heldOpen {
-		d = time.Until(p.doorAt.Add(p.cfg.HeldOpen))
+	first := time.Now().Add(time.Hour)
+	take := func(t time.Time) {
+		if !t.IsZero() && t.Before(first) {
+			first = t
+		}
 	}
-	p.timer.Reset(max(0, d))
+	if p.cur != nil {
+		take(p.cur.deadline)
+		take(p.retryAt)
+	} else {
+		take(p.shutAt)
+		if p.door && !p.heldOpen && !p.fire.On() {
+			take(p.doorAt.Add(p.cfg.HeldOpen))
+		}
+	}
+	p.timer.Reset(max(0, time.Until(first)))
 }
 
 func (p *Passage) expire() {
 	now := time.Now()
+	due := func(t time.Time) bool { return !t.IsZero() && !now.Before(t) }
 	if t := p.cur; t != nil {
-		if !now.Before(t.deadline) {
+		switch {
+		case due(t.deadline):
 			p.finish(t)
+		case due(p.retryAt):
+			p.open(t)
 		}
 		return
 	}
-	if p.door && !p.heldOpen && !now.Before(p.doorAt.Add(p.cfg.HeldOpen)) && !p.fire.On() {
+	if due(p.shutAt) {
+		p.shutAt = time.Time{}
+		if !p.fire.On() {
+			p.secure()
+		}
+	}
+	if p.door && !p.heldOpen && due(p.doorAt.Add(p.cfg.HeldOpen)) && !p.fire.On() {
 		p.heldOpen = true
-		p.record(p.lastTurn, edge.KindPassage, edge.ResultHeldOpen, nil, nil)
+		p.record(p.lastTurn, edge.KindPassage, edge.ResultHeldOpen, nil, nil, nil)
 	}
 }
 
 // finish ends a turn: what happened is an entry that names the admission.
 func (p *Passage) finish(t *turn) {
-	p.cur = nil
+	p.cur, p.retryAt = nil, time.Time{}
 	p.lastEnd, p.lastTurn = time.Now(), t
-	if t.count < t.persons {
+	if t.refused && t.opened.IsZero() {
+		t.lane.interlock(false)
+	}
+	if t.count == 0 && t.door && p.dev.Beam == nil {
+		t.count, t.passedAt = t.persons, p.lastEnd // the door is still open behind them
+	}
+	if t.count < t.most {
 		p.secure()
 	}
-	observed := p.dev.Beam != nil
+	observed := p.dev.Beam != nil || p.dev.Door != nil || t.opened.IsZero()
 	data := map[string]any{}
 	result := edge.ResultPassed
 	deltas := policy.Passed(t.pass, t.dir)
 	switch {
-	case t.count > t.persons:
+	case t.count > t.most:
 		result = edge.ResultTailgated
 		data["persons"] = t.count
 	case t.count == 0 && observed:
 		result = edge.ResultNotPassed
 		deltas = policy.Release(t.reserved)
+		if t.opened.IsZero() {
+			data["refused"] = true
+		}
 	case t.count == 0:
 		// Nothing here can see: whoever was let through is taken to have gone,
 		// and the entry says that nobody saw it.
 		data["observed"] = false
-	case t.persons > 1:
+	case t.persons > 1 || t.count > 1:
 		data["persons"] = t.count
 	}
-	p.record(t, edge.KindPassage, result, data, deltas)
 	at := t.passedAt
 	if at.IsZero() {
-		at = time.Now()
+		at = p.lastEnd
 	}
-	t.lane.ended(t.p, result, at)
+	// The lane goes on when this is durable: its next decision may need what the
+	// entry changes. The passage goes on at once.
+	p.record(t, edge.KindPassage, result, data, deltas, func() { t.lane.ended(t.p, result, at) })
 	p.next()
 }
 
-func (p *Passage) record(t *turn, k edge.Kind, result string, data map[string]any, deltas []edge.Delta) {
+// record queues an entry about a turn, or about the passage itself.
+func (p *Passage) record(t *turn, k edge.Kind, result string, data map[string]any, deltas []edge.Delta, then func()) {
 	e := &edge.Entry{Kind: k, Of: -1, Actor: "system", Stamp: p.deps.Clock.Now(), Result: result, Deltas: deltas}
 	if t != nil {
 		e.Of, e.Lane, e.Presentation = t.seq, t.lane.cfg.Name, t.presentation
@@ -386,9 +482,16 @@ func (p *Passage) record(t *turn, k edge.Kind, result string, data map[string]an
 		// Strings, booleans and numbers only: this cannot fail.
 		e.Data, _ = json.Marshal(data)
 	}
-	if _, err := p.deps.Journal.Append(context.WithoutCancel(p.ctx), e, nil); err != nil {
-		p.log.Error("cannot record what happened", "kind", k, "result", result, "err", err)
+	if result == edge.ResultForced || result == edge.ResultHeldOpen {
+		e.Deltas = append(e.Deltas, positionsUnknown(e.Stamp))
 	}
+	p.ledger.add(p.ctx, e, then)
+}
+
+// positionsUnknown is the change of an entry after which people may have gone
+// either way uncounted: nobody is denied for where they were believed to be.
+func positionsUnknown(s edge.Stamp) edge.Delta {
+	return edge.Delta{Cell: edge.Cell{Name: edge.CellReset, Subject: edge.SubjectReset}, Op: edge.OpSet, Value: s.Time}
 }
 
 // Fire is the gate's fire state. Any passage's fire contact frees them all, at
@@ -400,6 +503,7 @@ type Fire struct {
 	mu       sync.Mutex
 	passages []*Passage
 	by       map[string]bool
+	change   context.CancelFunc // ends what the last change still tries
 }
 
 // NewFire makes the state with no fire.
@@ -414,10 +518,10 @@ func (f *Fire) join(p *Passage) {
 // On reports whether there is a fire.
 func (f *Fire) On() bool { return f.on.Load() }
 
-func (f *Fire) set(ctx context.Context, by string, on bool) {
+func (f *Fire) set(ctx context.Context, by *Passage, on bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.by[by] = on
+	f.by[by.cfg.Name] = on
 	burning := false
 	for _, v := range f.by {
 		burning = burning || v
@@ -425,47 +529,61 @@ func (f *Fire) set(ctx context.Context, by string, on bool) {
 	if f.on.Swap(burning) == burning {
 		return
 	}
+	if f.change != nil {
+		f.change()
+	}
+	ctx, f.change = context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	for _, p := range f.passages {
-		if p.dev.Barrier == nil {
-			continue
+		if p.dev.Barrier != nil {
+			wg.Add(1)
+			go p.free(ctx, burning, wg.Done)
 		}
-		wg.Go(func() {
-			c, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
-			defer cancel()
-			if err := p.dev.Barrier.Free(c, burning); err != nil {
-				p.log.Error("cannot free the barrier", "err", err, "hint", "the lock's supply runs through the fire panel's contact; open by hand if it does not")
-			}
-		})
 	}
 	wg.Wait()
+	s := f.deps.Clock.Now()
+	e := &edge.Entry{Kind: edge.KindFire, Of: -1, Actor: "system", Stamp: s, Deltas: []edge.Delta{positionsUnknown(s)}}
+	e.Data, _ = json.Marshal(map[string]any{"on": burning, "by": by.cfg.Name})
+	by.ledger.add(by.ctx, e, nil)
 	for _, p := range f.passages {
 		p.post(func() {
-			if t := p.cur; burning && t != nil {
-				p.cur = nil
-				p.record(t, edge.KindPassage, edge.ResultInterrupted, nil, nil)
-				t.lane.ended(t.p, edge.ResultInterrupted, time.Now())
+			if !burning {
+				p.next()
+				return
 			}
-			if burning {
-				for _, t := range p.waiting {
-					p.record(t, edge.KindPassage, edge.ResultInterrupted, nil, nil)
-					t.lane.ended(t.p, edge.ResultInterrupted, time.Now())
-				}
-				p.waiting = nil
+			if p.cur != nil {
+				p.interrupt(p.cur)
 			}
+			for _, t := range p.waiting {
+				p.interrupt(t)
+			}
+			p.cur, p.waiting, p.retryAt, p.shutAt = nil, nil, time.Time{}, time.Time{}
 		})
 		for _, l := range p.lanes {
 			l.setFire(burning)
 		}
 	}
-	s := f.deps.Clock.Now()
-	e := &edge.Entry{Kind: edge.KindFire, Of: -1, Actor: "system", Stamp: s}
-	e.Data, _ = json.Marshal(map[string]any{"on": burning, "by": by})
-	// People went out and in uncounted: until they present a pass again nobody
-	// knows where they are.
-	e.Deltas = []edge.Delta{{Cell: edge.Cell{Name: edge.CellReset, Subject: edge.SubjectReset}, Op: edge.OpSet, Value: s.Time}}
-	if _, err := f.deps.Journal.Append(context.WithoutCancel(ctx), e, nil); err != nil {
-		f.deps.Log.Error("cannot record the fire input", "on", burning, "err", err)
+}
+
+// free frees the barrier, or ends that, and goes on trying until it is done or
+// the fire's state changes. tried is called once, after the first attempt or
+// when that takes too long.
+func (p *Passage) free(ctx context.Context, on bool, tried func()) {
+	tried = sync.OnceFunc(tried)
+	for {
+		c, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+		late := time.AfterFunc(2*time.Second, tried)
+		err := p.dev.Barrier.Free(c, on)
+		late.Stop()
+		cancel()
+		tried()
+		if err == nil {
+			return
+		}
+		p.log.Error("cannot free the barrier, or end that; it is tried again", "free", on, "err", err, "hint", "the lock's supply runs through the fire panel's contact; open by hand if it does not")
+		if !pause(ctx, time.Second) {
+			return
+		}
 	}
 }
 
