@@ -178,6 +178,11 @@ func (u *Uplink) Status() edge.SyncStatus {
 	defer u.mu.Unlock()
 	s := u.state
 	s.Size, s.Acked, s.Connected = u.j.Size(), u.j.Acked(), u.t.Connected()
+	if t, ok := u.t.(interface{ State() (time.Time, error) }); ok && !s.Connected {
+		if _, err := t.State(); err != nil {
+			s.Error = err.Error() // why there is no connection says more than what followed
+		}
+	}
 	return s
 }
 

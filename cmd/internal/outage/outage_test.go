@@ -200,19 +200,31 @@ func (e *estate) check() {
 	}
 }
 
-// mosquitto starts an independent broker.
-func mosquitto(t *testing.T) string {
+// program finds a program of the system that the test needs.
+func program(t *testing.T, name string) string {
 	t.Helper()
-	bin, err := exec.LookPath("mosquitto")
+	bin, err := exec.LookPath(name)
 	if err != nil {
-		bin = "/usr/sbin/mosquitto"
+		bin = "/usr/sbin/" + name
 	}
 	if _, err := os.Stat(bin); err != nil {
 		if os.Getenv("CI") == "true" {
-			t.Fatal("mosquitto is missing: apt-get install mosquitto")
+			t.Fatalf("%s is missing: apt-get install mosquitto", name)
 		}
-		t.Skip("mosquitto is not here: apt-get install mosquitto")
+		t.Skipf("%s is not here: apt-get install mosquitto", name)
 	}
+	return bin
+}
+
+// mosquitto starts an independent broker that anybody may use.
+func mosquitto(t *testing.T) string {
+	t.Helper()
+	return mosquittoWith(t, "allow_anonymous true\n")
+}
+
+func mosquittoWith(t *testing.T, settings string) string {
+	t.Helper()
+	bin := program(t, "mosquitto")
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -222,7 +234,7 @@ func mosquitto(t *testing.T) string {
 		t.Fatal(err)
 	}
 	conf := filepath.Join(t.TempDir(), "mosquitto.conf")
-	text := fmt.Sprintf("listener %d 127.0.0.1\nallow_anonymous true\npersistence false\nset_tcp_nodelay true\nlog_dest none\n", addr.Port)
+	text := fmt.Sprintf("listener %d 127.0.0.1\n%spersistence false\nset_tcp_nodelay true\nlog_dest none\n", addr.Port, settings)
 	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
