@@ -85,3 +85,22 @@ func level(on bool) float64 {
 	}
 	return 0
 }
+
+// A module that was set to answer questions only is told to send.
+func TestModuleThatIsAsleep(t *testing.T) {
+	for _, p := range []serialtemp.Protocol{serialtemp.GYMCU90614, serialtemp.CJMCU90614} {
+		t.Run(string(p), func(t *testing.T) {
+			r := newRig(t, p)
+			defer r.end()
+			r.module.Sleep()
+			r.scene.StepUp(36.4)
+			s, err := r.sensor.Sample(t.Context())
+			if err != nil || s.Object < 36 {
+				t.Errorf("%+v, %v", s, err)
+			}
+			if err := r.sensor.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}

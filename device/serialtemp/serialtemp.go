@@ -8,9 +8,13 @@
 // signed unless said otherwise.
 //
 //	gy-mcu90614   9600   5A 5A 45 04 TOh TOl TAh TAl sum        1/100 degC; sum of all bytes before, low 8 bits
-//	cjmcu-90614   9600   66 66 mode len data... sum             1/100 degC; sum of the data only; object, then ambient
+//	cjmcu-90614   115200 66 66 mode len data... sum             1/100 degC; sum of the data only; object, then ambient
 //	gy-614v       9600   A4 03 07 07 E TOh TOl TAh TAl BOh BOl sum  1/100 degC; E emissivity, BO a body estimate (not used)
 //	tn9           9600   item MSB LSB sum 0D                    1/16 K, unsigned; item 4C object, 66 ambient; sum of the three
+//
+// The modules send by themselves as delivered. One that was set to answer
+// questions only is told to send (gy-mcu90614: A5 45 EA, cjmcu-90614: 66 66 01 56)
+// when it has been silent for a while; nothing is written to its memory.
 //
 // A frame is accepted only with its checksum. The module's own "body"
 // temperature is never used: no published formula turns skin into core.
@@ -25,7 +29,7 @@
 //	thermometer:
 //	  driver: gy-mcu90614          # cjmcu-90614, gy-614v, tn9
 //	  port: /dev/serial/by-id/usb-...
-//	  baud: 9600
+//	  baud: 9600                   # cjmcu-90614: 115200
 //
 // What becomes of the samples (presence, plateau, correction) is in package
 // thermometry and has keys of its own there.
@@ -62,13 +66,16 @@ const (
 
 // Limits of what the sensors can measure (MLX90614 data sheet, section 1).
 const (
-	minObject = -70.01
-	maxObject = 382.2
+	minObject, maxObject   = -70.01, 382.2
+	minAmbient, maxAmbient = -40, 125
 )
 
-// silent is how long a module may say nothing before it counts as gone: the
-// slowest sends twice a second.
-const silent = 3 * time.Second
+// nudge is how long a module may say nothing before it is told to send, silent
+// before it counts as gone: the slowest sends twice a second.
+const (
+	nudge  = 1500 * time.Millisecond
+	silent = 2 * nudge
+)
 
 type config struct {
 	Port string `yaml:"port"`
@@ -84,6 +91,9 @@ type Sensor struct {
 	buf  [256]byte
 	rest []byte
 	at   time.Time
+
+	begin  []byte // what tells the module to send, nil where nothing does
+	nudged bool   // since its last byte
 }
 
 var _ device.Sensor = (*Sensor)(nil)
@@ -92,13 +102,16 @@ var _ device.Sensor = (*Sensor)(nil)
 // nothing.
 func New(b *bus.Bus, name string, p Protocol, n options.Node, tap func([]byte)) (*Sensor, error) {
 	c := config{Baud: 9600}
+	if p == CJMCU90614 {
+		c.Baud = 115200
+	}
 	if err := n.Decode(&c); err != nil {
 		return nil, err
 	}
 	if c.Port == "" {
 		return nil, n.At("port").Errorf("must be given: the serial port, best a path below /dev/serial/by-id")
 	}
-	s := &Sensor{Status: bus.NewStatus(name, string(p), c.Port), name: name, dec: NewDecoder(p)}
+	s := &Sensor{Status: bus.NewStatus(name, string(p), c.Port), name: name, dec: NewDecoder(p), begin: begin(p)}
 	var err error
 	s.port, err = b.Serial(bus.SerialConfig{User: name, Path: c.Port, Baud: c.Baud, Tap: tap, OnOpen: func(again bool) {
 		if again {
@@ -140,14 +153,20 @@ func (s *Sensor) Sample(ctx context.Context) (device.Sample, error) {
 			}
 		}
 		s.rest = nil
-		wait, cancel := context.WithTimeout(ctx, silent)
+		wait, cancel := context.WithTimeout(ctx, nudge)
 		n, err := s.port.Read(wait, s.buf[:])
 		cancel()
 		var fault *device.Error
 		switch {
 		case ctx.Err() != nil && err != nil:
 			return device.Sample{}, ctx.Err()
+		case errors.Is(err, context.DeadlineExceeded) && !s.nudged:
+			s.nudged = true
+			if _, err := s.port.Write(s.begin); err != nil && errors.Is(err, device.ErrClosed) {
+				return device.Sample{}, err
+			} // a port that is away is what the next Read reports
 		case errors.Is(err, context.DeadlineExceeded):
+			s.nudged = false // tried again
 			fault := &device.Error{Device: s.name, Op: "read", Kind: device.ErrDisconnected, Err: fmt.Errorf("nothing came for %v", silent)}
 			if st := s.Health().State; (st == device.StateOK || st == device.StateStarting) && s.Fail(fault) {
 				return device.Sample{}, fault
@@ -159,7 +178,7 @@ func (s *Sensor) Sample(ctx context.Context) (device.Sample, error) {
 		case err != nil:
 			return device.Sample{}, err
 		default:
-			s.rest, s.at = s.buf[:n], time.Now()
+			s.rest, s.at, s.nudged = s.buf[:n], time.Now(), false
 		}
 	}
 }
@@ -215,6 +234,17 @@ func head(p Protocol) []byte {
 		return []byte{0x66, 0x66}
 	case GY614V:
 		return []byte{0xA4, 0x03, 0x07, 0x07}
+	}
+	return nil
+}
+
+// begin is what tells a module to send by itself.
+func begin(p Protocol) []byte {
+	switch p {
+	case GYMCU90614:
+		return []byte{0xA5, 0x45, 0xEA}
+	case CJMCU90614:
+		return []byte{0x66, 0x66, 0x01, 0x56}
 	}
 	return nil
 }
@@ -297,6 +327,9 @@ func centi(hi, lo byte) device.Celsius {
 func sample(object, ambient device.Celsius, has bool) (device.Sample, Result, error) {
 	if object < minObject || object > maxObject {
 		return device.Sample{}, More, fmt.Errorf("object at %.2f degC: %w", float64(object), device.ErrOutOfRange)
+	}
+	if has && (ambient < minAmbient || ambient > maxAmbient) {
+		return device.Sample{}, More, fmt.Errorf("ambient at %.2f degC: %w", float64(ambient), device.ErrOutOfRange)
 	}
 	return device.Sample{Object: object, Ambient: ambient, HasAmbient: has}, Complete, nil
 }

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -97,6 +98,8 @@ type SerialThermometer struct {
 	mu     sync.Mutex
 	faults Faults
 	stuck  []byte
+	asleep bool   // until it is told to send
+	begin  []byte // what tells it
 	rng    *rand.Rand
 }
 
@@ -105,7 +108,7 @@ const SerialThermometerPeriod = 100 * time.Millisecond
 
 // NewGYMCU90614 emulates that module, looking at a scene.
 func NewGYMCU90614(line *Serial, scene *Thermal, seed uint64) *SerialThermometer {
-	return &SerialThermometer{line: line, scene: scene, frame: frameGYMCU90614, rng: rand.New(rand.NewPCG(seed, 4))}
+	return &SerialThermometer{line: line, scene: scene, frame: frameGYMCU90614, begin: []byte{0xA5, 0x45, 0xEA}, rng: rand.New(rand.NewPCG(seed, 4))}
 }
 
 // NewSerialThermometer emulates the module that a driver of package serialtemp
@@ -115,7 +118,7 @@ func NewSerialThermometer(driver string, line *Serial, scene *Thermal, seed uint
 	switch driver {
 	case "gy-mcu90614":
 	case "cjmcu-90614":
-		t.frame = frameCJMCU90614
+		t.frame, t.begin = frameCJMCU90614, []byte{0x66, 0x66, 0x01, 0x56}
 	case "gy-614v":
 		t.frame = frameGY614V
 	case "tn9":
@@ -177,6 +180,30 @@ func (t *SerialThermometer) SetStuck(stuck bool) {
 	}
 }
 
+// Sleep makes it send nothing until it is told to, as a module that was set to
+// answer questions only. It reads its line from then on.
+func (t *SerialThermometer) Sleep() {
+	t.mu.Lock()
+	t.asleep = true
+	t.mu.Unlock()
+	go func() {
+		var heard []byte
+		buf := make([]byte, 64)
+		for {
+			n, err := t.line.Read(buf)
+			if err != nil {
+				return
+			}
+			if heard = append(heard, buf[:n]...); bytes.Contains(heard, t.begin) {
+				t.mu.Lock()
+				t.asleep = false
+				t.mu.Unlock()
+				return
+			}
+		}
+	}()
+}
+
 // Run sends until the context ends. An unplugged line loses what is sent.
 func (t *SerialThermometer) Run(ctx context.Context) error {
 	tick := time.NewTicker(SerialThermometerPeriod)
@@ -197,7 +224,7 @@ func (t *SerialThermometer) Run(ctx context.Context) error {
 func (t *SerialThermometer) next() []byte {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.faults.Silent {
+	if t.faults.Silent || t.asleep {
 		return nil
 	}
 	f := append([]byte(nil), t.stuck...)
