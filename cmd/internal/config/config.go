@@ -71,6 +71,13 @@ type Sync struct {
 	Window   int           `yaml:"window"`    // batches in flight
 	Resend   time.Duration `yaml:"resend_after"`
 	Keep     time.Duration `yaml:"keepalive"`
+
+	// For a link that bills by the byte.
+	Rate  int    `yaml:"rate"`  // bytes of batches in a second, on average; 0 = as fast as it goes
+	Burst int    `yaml:"burst"` // bytes that may go at once after a rest; 0 = those of a minute
+	Quiet string `yaml:"quiet"` // hours without batches, "08:00-22:30", may span midnight; alerts go at once
+
+	QuietFrom, QuietTo int `yaml:"-"` // Quiet in minutes of the day; equal = none
 }
 
 // Console is the guard's web face.
@@ -130,7 +137,7 @@ type Lane struct {
 func Default() Gate {
 	return Gate{
 		Level: edge.LevelEstate, Timezone: "Asia/Shanghai", Language: "zh-Hans", State: "/var/lib/gatehouse",
-		Sync:    Sync{Batch: 500, Bytes: 200 << 10, Age: 500 * time.Millisecond, Window: 4, Resend: 30 * time.Second, Keep: 30 * time.Second},
+		Sync:    Sync{Batch: 1024, Bytes: 200 << 10, Age: 500 * time.Millisecond, Window: 4, Resend: 30 * time.Second, Keep: 30 * time.Second},
 		Console: Console{Listen: "127.0.0.1:8443"},
 		Journal: Journal{Retention: 14 * 24 * time.Hour, Deadline: 2 * time.Second},
 		Defaults: Lane{Order: "card_first", Present: 30 * time.Second, Measure: 8 * time.Second, Refer: 2 * time.Minute, Parked: 30 * time.Minute,
@@ -328,7 +335,7 @@ func (g *Gate) checkSync(n options.Node, errs *[]error) {
 		*errs = append(*errs, n.At("url").Errorf("%q is not a URL like mqtts://server:8883", s.URL))
 		return
 	}
-	oneOf(errs, n.At("url"), u.Scheme, "mqtt", "mqtts", "ws", "wss")
+	oneOf(errs, n.At("url"), u.Scheme, "mqtt", "mqtts")
 	if u.User != nil {
 		*errs = append(*errs, n.At("url").Errorf("no user name or password here: use username and password_file"))
 	}
@@ -341,10 +348,27 @@ func (g *Gate) checkSync(n options.Node, errs *[]error) {
 	for _, c := range []struct {
 		key    string
 		v, max int
-	}{{"batch", s.Batch, 10000}, {"batch_bytes", s.Bytes, 8 << 20}, {"window", s.Window, 64}} {
+	}{{"batch", s.Batch, 8192}, {"batch_bytes", s.Bytes, 8 << 20}, {"window", s.Window, 64}} {
 		if c.v < 1 || c.v > c.max {
 			*errs = append(*errs, n.At(c.key).Errorf("%d is not between 1 and %d", c.v, c.max))
 		}
+	}
+	for _, c := range []struct {
+		key string
+		v   int
+	}{{"rate", s.Rate}, {"burst", s.Burst}} {
+		if c.v < 0 {
+			*errs = append(*errs, n.At(c.key).Errorf("%d is below 0", c.v))
+		}
+	}
+	if s.Quiet != "" {
+		from, to, _ := strings.Cut(s.Quiet, "-")
+		a, aerr := time.Parse("15:04", from)
+		b, berr := time.Parse("15:04", to)
+		if aerr != nil || berr != nil || a.Equal(b) {
+			*errs = append(*errs, n.At("quiet").Errorf("%q is not a time of day like 22:00-06:00", s.Quiet))
+		}
+		s.QuietFrom, s.QuietTo = a.Hour()*60+a.Minute(), b.Hour()*60+b.Minute()
 	}
 	positive(errs, n.At("batch_age"), s.Age, time.Hour)
 	positive(errs, n.At("resend_after"), s.Resend, time.Hour)
