@@ -130,7 +130,7 @@ const (
 // GuardFacts are the guard's confirmations and answer.
 type GuardFacts struct {
 	Mask     Confirmation `json:"mask,omitempty" doc:"yes, no, or empty when not asked"`
-	Identity string       `json:"identity,omitempty" doc:"how identity was checked: known, document, host, phone; empty when it was not"`
+	Identity string       `json:"identity,omitempty" doc:"how identity was checked: known, document, host, phone; mismatch when it is somebody else; empty when it was not checked"`
 	Proof    string       `json:"proof,omitempty" doc:"proof that was seen: medical, duty, discharge"`
 	Escort   Confirmation `json:"escort,omitempty" doc:"an escort is present"`
 	Purpose  string       `json:"purpose,omitempty" doc:"coded purpose of this passage: shopping, medical, duty, delivery"`

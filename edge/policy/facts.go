@@ -144,9 +144,13 @@ func getter(t reflect.Type, at func(*edge.Facts) (reflect.Value, bool)) (*cel.Ty
 type activation struct {
 	f     *edge.Facts
 	table map[string]func(*edge.Facts) any
+	over  map[string]any // facts as they might have been
 }
 
 func (a *activation) ResolveName(name string) (any, bool) {
+	if v, ok := a.over[name]; ok {
+		return v, true
+	}
 	g, ok := a.table[name]
 	if !ok {
 		return nil, false

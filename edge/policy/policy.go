@@ -15,6 +15,7 @@ import (
 	"cel.dev/cel-go/cel"
 
 	"gatehouse/device"
+	"gatehouse/device/options"
 	"gatehouse/edge"
 )
 
@@ -34,7 +35,15 @@ type Policy struct {
 	applyUntrusted         bool
 	noMatch                edge.Outcome
 	timeouts               map[string]edge.Outcome
-	tiers                  map[string]edge.Tier
+	up                     *Policy   // the layer above, with all above it
+	layers                 []*Policy // the highest first, this one last
+	src                    []byte
+	params                 map[string]quantity
+	bounds                 map[string]bound
+	lower                  []grant
+	lowerLine              int
+	tiers                  map[string]areaTier
+	moves                  []transition
 	counters               []counter
 	marks                  []string
 	slots                  map[string]slot
@@ -43,7 +52,7 @@ type Policy struct {
 	byDirection            map[edge.Direction][]*rule
 	table                  map[string]func(*edge.Facts) any
 	names                  []string
-	caseCount              int
+	samples                []*edge.Facts // of the cases
 }
 
 // Authority is who ordered a rule, on what basis, from when, until when.
@@ -78,7 +87,10 @@ type rule struct {
 	scope           scope
 	slot            *slot
 	when            cel.Program
+	node            options.Node
+	expr            string
 	reads           []string
+	literals        []any
 	then, atMost    edge.Outcome
 	reason          edge.Reason
 	authority       Authority
@@ -100,6 +112,7 @@ type counter struct {
 	stale     time.Duration
 	when      cel.Program
 	reads     []string
+	of, expr  string
 }
 
 // slot is hours of some days; it may span midnight, and then belongs to the day
@@ -126,7 +139,7 @@ func (p *Policy) Reads(prefix string) bool {
 	has := func(names []string) bool {
 		return slices.ContainsFunc(names, func(n string) bool { return strings.HasPrefix(strings.TrimPrefix(n, "known."), prefix) })
 	}
-	return slices.ContainsFunc(p.rules, func(r *rule) bool { return has(r.reads) }) ||
+	return slices.ContainsFunc(p.layers, func(l *Policy) bool { return slices.ContainsFunc(l.rules, func(r *rule) bool { return has(r.reads) }) }) ||
 		slices.ContainsFunc(p.counters, func(c counter) bool { return has(c.reads) })
 }
 
@@ -140,7 +153,7 @@ func (p *Policy) Sum() [32]byte { return p.sum }
 func (p *Policy) ID() string      { return p.id }
 func (p *Policy) Title() string   { return p.title }
 func (p *Policy) Version() int64  { return p.version }
-func (p *Policy) Cases() int      { return p.caseCount }
+func (p *Policy) Cases() int      { return len(p.samples) }
 func (p *Policy) Remeasures() int { return p.temp.Remeasures }
 
 // Rule is one rule for people: what is in force, from whom, until when.
@@ -168,15 +181,11 @@ func (p *Policy) Rules() []Rule {
 	return out
 }
 
-// Tier is the tier of an area, normal where the policy says nothing.
-func (p *Policy) Tier(area string) edge.Tier {
-	if t, ok := p.tiers[area]; ok {
-		return t
-	}
-	return edge.TierNormal
-}
-
 func (p *Policy) index() {
+	if p.up != nil {
+		p.layers = slices.Clone(p.up.layers)
+	}
+	p.layers = append(p.layers, p)
 	p.byDirection = map[edge.Direction][]*rule{}
 	for _, d := range []edge.Direction{edge.In, edge.Out} {
 		for _, r := range p.rules {
@@ -284,6 +293,9 @@ func (c *counter) cell(f *edge.Facts) (edge.Cell, bool) {
 func (p *Policy) Fill(f *edge.Facts, cells []edge.Cell, vals []edge.CellValue) {
 	now := f.Time.Stamp.Time
 	f.Position, f.Marks, f.Counters = nil, nil, nil
+	if a, ok := p.tiers[f.Lane.Area]; ok && f.Area != nil && a.timed() {
+		*f.Area = p.AreaAt(f.Lane.Area, f.Time)
+	}
 	var reset int64
 	for i, c := range cells {
 		if c.Name == edge.CellReset {
@@ -350,80 +362,135 @@ func positionName(v int64) string {
 	return "unknown"
 }
 
-// Decide gives the decision on the facts.
+// term is what one layer says: the rule that won in it, and the cap it met.
+type term struct {
+	layer       *Policy
+	outcome     edge.Outcome
+	winner, cap *rule // cap is set where it decided
+}
+
+// Decide gives the decision on the facts: the strictest of what the layers say,
+// each capped by its own protect rules and by those of the layers above. So a
+// superior's protection holds against every layer below, and no layer relaxes
+// what is above it.
 func (p *Policy) Decide(f *edge.Facts) edge.Decision {
+	return p.decide(f, &activation{f: f, table: p.table})
+}
+
+func (p *Policy) decide(f *edge.Facts, act *activation) edge.Decision {
 	d := edge.Decision{Policy: p.hash, Remeasures: p.temp.Remeasures}
-	act := &activation{f: f, table: p.table}
-	var winner, cap *rule
-	var protects []edge.Answer
-	for _, r := range p.byDirection[f.Lane.Direction] {
-		ok, err := p.matches(r, f, act)
-		if err != nil {
-			d.Outcome, d.Rule, d.Reason, d.Error = edge.Refer, r.id, "policy.error", err.Error()
-			d.Matched = append(d.Matched, edge.Match{Rule: r.id, Outcome: edge.Refer, Layer: p.layer, Reads: r.reads})
-			d.Authority = r.authority.String()
-			return d
+	var best *term
+	var cap *rule
+	var protects []*rule
+	for _, l := range p.layers {
+		t := term{layer: l}
+		for _, r := range l.byDirection[f.Lane.Direction] {
+			ok, err := l.matches(r, f, act)
+			if err != nil {
+				d.Outcome, d.Rule, d.Reason, d.Error = edge.Refer, r.id, "policy.error", err.Error()
+				d.Matched = append(d.Matched, edge.Match{Rule: r.id, Outcome: edge.Refer, Layer: l.layer, Reads: r.reads})
+				d.Authority = r.authority.String()
+				return d
+			}
+			if !ok {
+				continue
+			}
+			o := r.then
+			if r.kind == "protect" {
+				o = r.atMost
+				protects = append(protects, r)
+				if cap == nil || r.atMost.Strictness() < cap.atMost.Strictness() {
+					cap = r
+				}
+			} else if t.winner == nil || r.then.Strictness() > t.winner.then.Strictness() {
+				t.winner, t.outcome = r, r.then
+			}
+			d.Matched = append(d.Matched, edge.Match{Rule: r.id, Outcome: o, Layer: l.layer, Reads: r.reads})
+			if r.kind != "protect" {
+				d.Obligations = add(d.Obligations, r.obligations)
+			}
 		}
-		if !ok {
+		if t.winner == nil && l != p && l.noMatch != edge.Admit {
+			t.outcome = l.noMatch
+		}
+		if t.outcome == "" {
 			continue
 		}
-		o := r.then
-		if r.kind == "protect" {
-			o = r.atMost
-			protects = append(protects, r.answers...)
-			if cap == nil || r.atMost.Strictness() < cap.atMost.Strictness() {
-				cap = r
-			}
-		} else if winner == nil || r.then.Strictness() > winner.then.Strictness() {
-			winner = r
-		}
-		d.Matched = append(d.Matched, edge.Match{Rule: r.id, Outcome: o, Layer: p.layer, Reads: r.reads})
-		if r.kind != "protect" {
-			for _, ob := range r.obligations {
-				if !slices.Contains(d.Obligations, ob) {
-					d.Obligations = append(d.Obligations, ob)
-				}
-			}
+		t.capped(cap)
+		if best == nil || t.outcome.Strictness() > best.outcome.Strictness() {
+			best = &t
 		}
 	}
-	switch {
-	case winner == nil:
-		d.Outcome, d.Rule, d.Reason = p.noMatch, "no_match", "policy.no_match"
-		d.Authority = p.authority.String()
-	default:
-		d.Outcome, d.Rule, d.Reason, d.Answers = winner.then, winner.id, winner.reason, winner.answers
-		d.Authority = winner.authority.String()
+	if best == nil {
+		best = &term{layer: p, outcome: p.noMatch}
+		best.capped(cap)
 	}
-	if cap != nil && d.Outcome.Strictness() > cap.atMost.Strictness() {
-		d.Outcome, d.Rule, d.Reason = cap.atMost, cap.id, cap.reason
-		d.Authority = cap.authority.String()
-		for _, ob := range cap.obligations {
-			if !slices.Contains(d.Obligations, ob) {
-				d.Obligations = append(d.Obligations, ob)
+	d.Outcome = best.outcome
+	if w := best.winner; w != nil {
+		d.Rule, d.Reason, d.Answers, d.Authority = w.id, w.reason, w.answers, w.authority.String()
+		d.Deltas = append(d.Deltas, p.marksOf(w, f)...)
+	} else {
+		d.Rule, d.Reason, d.Authority = "no_match", "policy.no_match", best.layer.authority.String()
+	}
+	if c := best.cap; c != nil {
+		d.Rule, d.Reason, d.Authority = c.id, c.reason, c.authority.String()
+		for _, r := range protects {
+			if r.atMost == c.atMost {
+				d.Obligations = add(d.Obligations, r.obligations)
 			}
 		}
 	}
 	if d.Outcome == edge.Refer || d.Outcome == edge.Deny {
 		// What protects a person is what a guard may let them through for.
-		for _, a := range protects {
-			if !slices.ContainsFunc(d.Answers, func(x edge.Answer) bool { return x.Reason == a.Reason }) {
-				d.Answers = append(slices.Clip(d.Answers), a)
+		for _, r := range protects {
+			for _, a := range r.answers {
+				if !slices.ContainsFunc(d.Answers, func(x edge.Answer) bool { return x.Reason == a.Reason }) {
+					d.Answers = append(slices.Clip(d.Answers), a)
+				}
 			}
 		}
 	}
-	if d.Outcome == edge.Refer && f.Pass != nil {
-		d.Timeout = p.timeouts[f.Pass.Category]
-	}
-	if d.Timeout == "" && d.Outcome == edge.Refer {
-		d.Timeout = p.timeouts["default"]
-	}
-	if winner != nil {
-		d.Deltas = append(d.Deltas, p.marksOf(winner, f)...)
+	if d.Outcome == edge.Refer {
+		d.Timeout = p.timeout(f, cap != nil)
 	}
 	if d.Outcome == edge.Admit {
 		d.Deltas = append(d.Deltas, p.Reserve(f)...)
 	}
 	return d
+}
+
+// capped applies the strictest protection so far.
+func (t *term) capped(cap *rule) {
+	if cap != nil && t.outcome.Strictness() > cap.atMost.Strictness() {
+		t.outcome, t.cap = cap.atMost, cap
+	}
+}
+
+func add(to, more []string) []string {
+	for _, s := range more {
+		if !slices.Contains(to, s) {
+			to = append(to, s)
+		}
+	}
+	return to
+}
+
+// timeout is what becomes of a referral that nobody answers. Who is protected
+// is not denied by silence.
+func (p *Policy) timeout(f *edge.Facts, protected bool) edge.Outcome {
+	var o edge.Outcome
+	for l := p; l != nil && o == ""; l = l.up {
+		if f.Pass != nil {
+			o = l.timeouts[f.Pass.Category]
+		}
+		if o == "" {
+			o = l.timeouts["default"]
+		}
+	}
+	if protected && (o == edge.Deny || o == "") {
+		return edge.Refer
+	}
+	return o
 }
 
 func (p *Policy) matches(r *rule, f *edge.Facts, act *activation) (bool, error) {
