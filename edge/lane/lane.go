@@ -161,7 +161,6 @@ type presentation struct {
 	actor    string
 	plus     int // the guard's +1
 	measured int // persons with a reading
-	nobody   bool
 	temp     *edge.TemperatureFacts
 	reading  string
 	tries    int

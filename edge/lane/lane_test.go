@@ -30,7 +30,7 @@ type memory struct {
 	cells   map[edge.Cell]edge.CellValue
 	err     error
 	stall   chan struct{} // while set, a commit does not return
-	onAdmit func(seq uint64)
+	stale   int           // so many of the next decisions find a cell changed
 }
 
 func (m *memory) Append(_ context.Context, e *edge.Entry, expect []edge.Expected) (uint64, error) {
@@ -45,6 +45,10 @@ func (m *memory) Append(_ context.Context, e *edge.Entry, expect []edge.Expected
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.stale > 0 && expect != nil {
+		m.stale--
+		return 0, edge.ErrStale
+	}
 	for _, x := range expect {
 		if m.cells[x.Cell].Version != x.Version {
 			return 0, edge.ErrStale
