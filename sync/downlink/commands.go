@@ -112,8 +112,11 @@ func (d *Downlink) command(ctx context.Context, done consumed, payload []byte) e
 		return err
 	}
 	var c wire.CommandBody
-	if err := json.Unmarshal(e.Body, &c); err != nil || c.V != wire.Version || c.Name == "" {
-		return fmt.Errorf("%w: command of version %d: %w", wire.ErrMalformed, c.V, err)
+	if err := decode(e.Body, &c, &c.V); err != nil {
+		return err
+	}
+	if c.Name == "" {
+		return fmt.Errorf("%w: command without a name", wire.ErrMalformed)
 	}
 	last := done[e.KeyID]
 	if c.Number == last.Number && c.Number != 0 {

@@ -100,6 +100,7 @@ const (
 	wantMax     = 64              // hashes in one request
 	publishWait = 10 * time.Second
 	queue       = 64
+	maxSeq      = 1 << 62 // of a peer's entry
 )
 
 // message is something from the server.
@@ -295,6 +296,17 @@ func (d *Downlink) open(payload []byte, typ string, use wire.Use) (*wire.Envelop
 	return wire.OpenEnvelope(payload, typ, d.cfg.Site, d.cfg.Gate, use, d.cfg.Trust())
 }
 
+// decode reads a signed body and checks its version, which v points to.
+func decode(body []byte, to any, v *int) error {
+	if err := json.Unmarshal(body, to); err != nil {
+		return fmt.Errorf("%w: %w", wire.ErrMalformed, err)
+	}
+	if *v != wire.Version {
+		return fmt.Errorf("%w: version %d, this program reads %d", wire.ErrMalformed, *v, wire.Version)
+	}
+	return nil
+}
+
 // manifest learns what the gate needs, and the server's time when it answers.
 func (d *Downlink) manifest(ctx context.Context, payload []byte) error {
 	e, err := d.open(payload, wire.TypeManifest, wire.UseRegistry)
@@ -302,8 +314,8 @@ func (d *Downlink) manifest(ctx context.Context, payload []byte) error {
 		return d.refuse(ctx, edge.KindRegistry, "manifest", err)
 	}
 	var m wire.ManifestBody
-	if err := json.Unmarshal(e.Body, &m); err != nil || m.V != wire.Version {
-		return d.refuse(ctx, edge.KindRegistry, "manifest", fmt.Errorf("%w: version %d: %w", wire.ErrMalformed, m.V, err))
+	if err := decode(e.Body, &m, &m.V); err != nil {
+		return d.refuse(ctx, edge.KindRegistry, "manifest", err)
 	}
 	if e.IssuedAt < d.issued {
 		return nil // overtaken, or played back
@@ -441,8 +453,8 @@ func (d *Downlink) peers(ctx context.Context, payload []byte) error {
 		return d.refuse(ctx, edge.KindRegistry, "peers", err)
 	}
 	var b wire.PeersBody
-	if err := json.Unmarshal(e.Body, &b); err != nil || b.V != wire.Version {
-		return d.refuse(ctx, edge.KindRegistry, "peers", fmt.Errorf("%w: version %d: %w", wire.ErrMalformed, b.V, err))
+	if err := decode(e.Body, &b, &b.V); err != nil {
+		return d.refuse(ctx, edge.KindRegistry, "peers", err)
 	}
 	if b.Gate == d.cfg.Gate {
 		return nil
@@ -464,6 +476,9 @@ func (d *Downlink) peers(ctx context.Context, payload []byte) error {
 	for _, x := range b.Entries {
 		if x.Seq < next {
 			continue
+		}
+		if x.Seq > maxSeq {
+			return d.refuse(ctx, edge.KindRegistry, "peers", fmt.Errorf("%w: entry %d", wire.ErrMalformed, x.Seq))
 		}
 		if len(x.Change) > 0 {
 			var ch edge.PassChange
