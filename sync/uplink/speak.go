@@ -65,6 +65,7 @@ const (
 	tailRead   = 1000        // entries looked at once
 	tailBytes  = 1 << 20     // of them
 	tailRetry  = time.Second // after a failure
+	tailBack   = 10_000      // entries of former runs looked at; older alerts come with their entries
 )
 
 // watch looks at every new entry for what a person should see now, and says it at
@@ -72,6 +73,9 @@ const (
 // connection is back, before the backlog has drained.
 func (u *Uplink) watch(ctx context.Context) error {
 	epoch, next := u.j.Epoch(), u.j.Acked()
+	if size := u.j.Size(); size > tailBack {
+		next = max(next, size-tailBack)
+	}
 	var said []wire.AlertMessage
 	for {
 		grown, done := u.growth(ctx, next)
