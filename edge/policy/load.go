@@ -362,8 +362,8 @@ func (l *loader) compile(n options.Node, text string) (cel.Program, []string) {
 	return prg, reads
 }
 
-// compileAll gives the texts and numbers in the expression, too.
-func (l *loader) compileAll(n options.Node, text string) (cel.Program, []string, []any) {
+// compileAll also gives the texts and numbers that each fact is compared with.
+func (l *loader) compileAll(n options.Node, text string) (cel.Program, []string, map[string][]any) {
 	if text == "" {
 		return nil, nil, nil
 	}
@@ -405,10 +405,35 @@ func (l *loader) compileAll(n options.Node, text string) (cel.Program, []string,
 		}
 	}
 	slices.Sort(reads)
-	var literals []any
+	refs := ast.NativeRep().ReferenceMap()
+	literals := map[string][]any{}
 	celast.PostOrderVisit(ast.NativeRep().Expr(), celast.NewExprVisitor(func(e celast.Expr) {
-		if e.Kind() == celast.LiteralKind {
-			literals = append(literals, e.AsLiteral().Value())
+		if e.Kind() != celast.CallKind {
+			return
+		}
+		var names []string
+		var values []any
+		for _, a := range e.AsCall().Args() {
+			switch {
+			case a.Kind() == celast.LiteralKind:
+				values = append(values, a.AsLiteral().Value())
+			case a.Kind() == celast.ListKind:
+				for _, x := range a.AsList().Elements() {
+					if x.Kind() == celast.LiteralKind {
+						values = append(values, x.AsLiteral().Value())
+					}
+				}
+			case refs[a.ID()] != nil:
+				names = append(names, refs[a.ID()].Name)
+			}
+		}
+		for _, n := range names {
+			literals[n] = append(literals[n], values...)
+			for _, other := range names {
+				if strings.HasPrefix(other, "parameters.") && n != other {
+					literals[n] = append(literals[n], l.p.table[other](nil))
+				}
+			}
 		}
 	}))
 	return prg, reads, literals

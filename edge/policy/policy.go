@@ -90,7 +90,7 @@ type rule struct {
 	node            options.Node
 	expr            string
 	reads           []string
-	literals        []any
+	literals        map[string][]any
 	then, atMost    edge.Outcome
 	reason          edge.Reason
 	authority       Authority
@@ -494,6 +494,14 @@ func (p *Policy) timeout(f *edge.Facts, protected bool) edge.Outcome {
 }
 
 func (p *Policy) matches(r *rule, f *edge.Facts, act *activation) (bool, error) {
+	if !p.inScope(r, f) {
+		return false, nil
+	}
+	return eval(r.when, act)
+}
+
+// inScope reports whether all but the rule's condition holds.
+func (p *Policy) inScope(r *rule, f *edge.Facts) bool {
 	s := &r.scope
 	switch {
 	case s.Level != "" && s.Level != f.Lane.Level,
@@ -502,20 +510,20 @@ func (p *Policy) matches(r *rule, f *edge.Facts, act *activation) (bool, error) 
 		s.Category != "" && (f.Pass == nil || s.Category != f.Pass.Category),
 		s.NotCategory != "" && f.Pass != nil && s.NotCategory == f.Pass.Category,
 		s.Group != "" && (f.Pass == nil || !slices.Contains(f.Pass.Groups, s.Group)):
-		return false, nil
+		return false
 	}
 	if !r.authority.in(f.Time) {
-		return false, nil
+		return false
 	}
 	if r.slot != nil {
 		if !f.Time.Trusted && !p.applyUntrusted {
-			return false, nil
+			return false
 		}
 		if !r.slot.has(f.Time) {
-			return false, nil
+			return false
 		}
 	}
-	return eval(r.when, act)
+	return true
 }
 
 func eval(prg cel.Program, act *activation) (bool, error) {
