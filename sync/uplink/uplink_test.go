@@ -25,7 +25,7 @@ import (
 	"gatehouse/sync/wire/wiretest"
 )
 
-var seeds = flag.Int("seeds", 12, "how many seeds the random faults run with")
+var seeds = flag.Int("seeds", 6, "how many seeds the random faults run with")
 
 type key struct {
 	name string
