@@ -1,6 +1,7 @@
 package lane
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -637,11 +638,14 @@ func (l *Lane) publish() {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	v.Scanner, v.Thermometer, v.Version = l.view.Scanner, l.view.Thermometer, l.view.Version
-	if same(v, l.view) {
+	v.Scanner, v.Thermometer = l.view.Scanner, l.view.Thermometer
+	// What it would show, without the version, is what is compared.
+	shown, err := json.Marshal(v)
+	if err == nil && bytes.Equal(shown, l.shown) {
 		return
 	}
-	v.Version++
+	l.shown = shown
+	v.Version = l.view.Version + 1
 	l.view = v
 	for ch := range l.watchers {
 		select {
@@ -650,11 +654,4 @@ func (l *Lane) publish() {
 		}
 		ch <- v
 	}
-}
-
-// same compares two views by what they would show.
-func same(a, b edge.LaneView) bool {
-	x, err1 := json.Marshal(a)
-	y, err2 := json.Marshal(b)
-	return err1 == nil && err2 == nil && string(x) == string(y)
 }

@@ -136,6 +136,7 @@ type Lane struct {
 
 	mu       sync.Mutex
 	view     edge.LaneView
+	shown    []byte // the view as compared
 	watchers map[chan edge.LaneView]struct{}
 }
 

@@ -329,14 +329,19 @@ type setup struct {
 	devices     func(*Devices)
 }
 
+// closedEstate is the sample policy; loading it compiles every expression.
+var closedEstate = sync.OnceValues(func() (*policy.Policy, error) {
+	src, err := firmwareconfig.Samples.ReadFile("policies/closed-estate.yaml")
+	if err != nil {
+		return nil, err
+	}
+	return policy.Load("closed-estate.yaml", src)
+})
+
 // testDeps are what lanes need, with the closed estate's policy.
 func testDeps(t testing.TB, j Journal) Deps {
 	t.Helper()
-	src, err := firmwareconfig.Samples.ReadFile("policies/closed-estate.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	pol, err := policy.Load("closed-estate.yaml", src)
+	pol, err := closedEstate()
 	if err != nil {
 		t.Fatal(err)
 	}
