@@ -586,30 +586,15 @@ func (j *Journal) Dangling(ctx context.Context) ([]edge.Stored, error) {
 		return nil, fmt.Errorf("cannot read the journal: %w", err)
 	}
 	open := map[uint64]edge.Stored{}
-	for from := uint64(start); from < j.Size(); {
-		got, err := j.Read(ctx, from, 1000, 1<<20)
-		if err != nil {
-			return nil, err
+	if err := j.each(ctx, uint64(start), func(s edge.Stored, e *edge.Entry) {
+		switch {
+		case e.Outcome == edge.Admit && (e.Kind == edge.KindDecision || e.Kind == edge.KindAction):
+			open[s.Seq] = s
+		case (e.Kind == edge.KindPassage || e.Kind == edge.KindAbandoned) && e.Of >= 0:
+			delete(open, uint64(e.Of))
 		}
-		if len(got) == 0 {
-			break
-		}
-		for _, s := range got {
-			from = s.Seq + 1
-			if s.Line == nil {
-				continue
-			}
-			e, err := edge.DecodeEntry(s.Line)
-			if err != nil {
-				return nil, fmt.Errorf("entry %d is damaged: %w", s.Seq, err)
-			}
-			switch {
-			case e.Outcome == edge.Admit && (e.Kind == edge.KindDecision || e.Kind == edge.KindAction):
-				open[s.Seq] = s
-			case (e.Kind == edge.KindPassage || e.Kind == edge.KindAbandoned) && e.Of >= 0:
-				delete(open, uint64(e.Of))
-			}
-		}
+	}); err != nil {
+		return nil, err
 	}
 	var out []edge.Stored
 	for seq := uint64(start); len(open) > 0 && seq < j.Size(); seq++ {

@@ -84,13 +84,9 @@ func (j *Journal) seal(ctx context.Context, size uint64) error {
 
 func (j *Journal) sealSome(ctx context.Context, to uint64) error {
 	from := j.sealed
-	keys, err := j.BlockKeys(ctx, from, to-from)
+	byFirst, err := j.keysByFirst(ctx, from, to-from)
 	if err != nil {
 		return err
-	}
-	byFirst := map[uint64]*edge.BlockKey{}
-	for i := range keys {
-		byFirst[keys[i].First] = &keys[i].Key
 	}
 	entries, err := j.Read(ctx, from, int(to-from), 1<<30)
 	if err != nil {
@@ -143,6 +139,44 @@ func (j *Journal) sealSome(ctx context.Context, to uint64) error {
 		return err
 	}
 	j.sealed = to
+	return nil
+}
+
+// keysByFirst is BlockKeys by the blocks' first sequences.
+func (j *Journal) keysByFirst(ctx context.Context, from, count uint64) (map[uint64]*edge.BlockKey, error) {
+	keys, err := j.BlockKeys(ctx, from, count)
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[uint64]*edge.BlockKey, len(keys))
+	for i := range keys {
+		out[keys[i].First] = &keys[i].Key
+	}
+	return out, nil
+}
+
+// each calls f for every entry from a sequence on whose content is still there.
+func (j *Journal) each(ctx context.Context, from uint64, f func(edge.Stored, *edge.Entry)) error {
+	for from < j.Size() {
+		got, err := j.Read(ctx, from, 1000, 4<<20)
+		if err != nil {
+			return err
+		}
+		if len(got) == 0 {
+			return nil
+		}
+		for _, s := range got {
+			from = s.Seq + 1
+			if s.Line == nil {
+				continue
+			}
+			e, err := edge.DecodeEntry(s.Line)
+			if err != nil {
+				return fmt.Errorf("entry %d is damaged: %w", s.Seq, err)
+			}
+			f(s, e)
+		}
+	}
 	return nil
 }
 
@@ -199,13 +233,9 @@ func (j *Journal) Proof(ctx context.Context, seq, size uint64) (tlog.RecordProof
 	if err != nil {
 		return nil, edge.Blind{}, nil, err
 	}
-	keys, err := j.BlockKeys(ctx, seq, 1)
+	byFirst, err := j.keysByFirst(ctx, seq, 1)
 	if err != nil {
 		return nil, edge.Blind{}, nil, err
-	}
-	byFirst := map[uint64]*edge.BlockKey{}
-	for i := range keys {
-		byFirst[keys[i].First] = &keys[i].Key
 	}
 	blind, err := blindOf(s, byFirst)
 	if err != nil {
@@ -315,31 +345,14 @@ func (j *Journal) destroy(ctx context.Context, first, to uint64) error {
 // the cells and for a journal whose cells are lost.
 func (j *Journal) Rebuild(ctx context.Context) (map[edge.Cell]int64, error) {
 	cells := map[edge.Cell]int64{}
-	for from := uint64(0); from < j.Size(); {
-		got, err := j.Read(ctx, from, 1000, 4<<20)
-		if err != nil {
-			return nil, err
-		}
-		if len(got) == 0 {
-			break
-		}
-		for _, s := range got {
-			from = s.Seq + 1
-			if s.Line == nil {
-				continue
-			}
-			e, err := edge.DecodeEntry(s.Line)
-			if err != nil {
-				return nil, fmt.Errorf("entry %d is damaged: %w", s.Seq, err)
-			}
-			for _, d := range e.Deltas {
-				if d.Op == edge.OpSet {
-					cells[d.Cell] = d.Value
-				} else {
-					cells[d.Cell] += d.Value
-				}
+	err := j.each(ctx, 0, func(_ edge.Stored, e *edge.Entry) {
+		for _, d := range e.Deltas {
+			if d.Op == edge.OpSet {
+				cells[d.Cell] = d.Value
+			} else {
+				cells[d.Cell] += d.Value
 			}
 		}
-	}
-	return cells, nil
+	})
+	return cells, err
 }

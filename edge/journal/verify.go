@@ -132,13 +132,9 @@ func (r *Reader) Verify(ctx context.Context, progress func(done, all uint64)) (*
 	if err != nil {
 		return rep, err
 	}
-	keys, err := r.journal().BlockKeys(ctx, 0, rep.Size)
+	byFirst, err := r.journal().keysByFirst(ctx, 0, rep.Size)
 	if err != nil {
 		return rep, err
-	}
-	byFirst := map[uint64]*edge.BlockKey{}
-	for i := range keys {
-		byFirst[keys[i].First] = &keys[i].Key
 	}
 	cells := map[edge.Cell]int64{}
 	next := uint64(0)
@@ -342,13 +338,9 @@ func (r *Reader) Prove(ctx context.Context, rep *Report, seq uint64) (*edge.Proo
 	if err != nil {
 		return nil, err
 	}
-	keys, err := r.journal().BlockKeys(ctx, seq, 1)
+	byFirst, err := r.journal().keysByFirst(ctx, seq, 1)
 	if err != nil {
 		return nil, err
-	}
-	byFirst := map[uint64]*edge.BlockKey{}
-	for i := range keys {
-		byFirst[keys[i].First] = &keys[i].Key
 	}
 	blind, err := blindOf(s, byFirst)
 	if err != nil {
