@@ -74,6 +74,10 @@ func HeadVerifier(name string, public []byte) (note.Verifier, error) {
 	return note.NewVerifier(vkey)
 }
 
+// NoteSigner fits a Signer into golang.org/x/mod/sumdb/note, for other signed
+// notes than tree heads.
+func NoteSigner(s Signer) note.Signer { return noteSigner{s} }
+
 // noteSigner fits a Signer into golang.org/x/mod/sumdb/note.
 type noteSigner struct{ s Signer }
 

@@ -539,3 +539,18 @@ func hashOf(src []byte) string {
 	sum := sha256.Sum256(src)
 	return "sha256:" + hex.EncodeToString(sum[:8])
 }
+
+// Identify reads which layer and version a policy says it is, without loading it.
+func Identify(name string, src []byte) (layer string, version int64, err error) {
+	root, err := options.Parse(name, src)
+	if err != nil {
+		return "", 0, err
+	}
+	if err := root.At("version").Decode(&version); err != nil {
+		return "", 0, err
+	}
+	if version < 1 {
+		return "", 0, root.At("version").Errorf("a policy has a version from 1 on")
+	}
+	return root.At("layer").Text(), version, nil
+}
