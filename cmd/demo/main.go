@@ -13,11 +13,15 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
+
+	"gatehouse/device/sim"
 )
 
 func main() {
@@ -45,7 +49,10 @@ type settings struct {
 	dir     string
 	console int
 	policy  string
+	devices []string
 	verbose bool
+
+	readers, thermometers []string // of devices
 }
 
 func command() *cobra.Command {
@@ -68,6 +75,9 @@ with a summary. Status 1 when any entry is missing at the server or stored twice
 			}
 			if s.gates < 1 || s.gates > 16 {
 				return fmt.Errorf("--gates %d is not between 1 and 16", s.gates)
+			}
+			if err := s.chooseDevices(); err != nil {
+				return err
 			}
 			fd := int(os.Stdout.Fd())
 			scr := newScreen(os.Stdout, term.IsTerminal(fd))
@@ -99,6 +109,32 @@ with a summary. Status 1 when any entry is missing at the server or stored twice
 	f.StringVar(&s.dir, "dir", "", "keep the data in this folder (default: a temporary one)")
 	f.IntVar(&s.console, "console-port", 0, "port of the first gate's page, the others follow (default: any)")
 	f.StringVar(&s.policy, "policy", "closed-estate.yaml", "the sample policy in force")
+	f.StringSliceVar(&s.devices, "device", nil, "emulated readers and thermometers, lane by lane: "+strings.Join(slices.Concat(sim.Kinds[:], sim.ThermometerKinds[:]), ", ")+"; or all")
 	f.BoolVarP(&s.verbose, "verbose", "v", false, "show the parts' own log")
 	return cmd
+}
+
+// chooseDevices sorts --device into readers and thermometers.
+func (s *settings) chooseDevices() error {
+	if slices.Contains(s.devices, "all") {
+		s.readers, s.thermometers = sim.Kinds[:], sim.ThermometerKinds[:]
+		return nil
+	}
+	for _, d := range s.devices {
+		switch {
+		case slices.Contains(sim.Kinds[:], d):
+			s.readers = append(s.readers, d)
+		case slices.Contains(sim.ThermometerKinds[:], d):
+			s.thermometers = append(s.thermometers, d)
+		default:
+			return fmt.Errorf("--device %s: there is an emulator of %v and %v", d, sim.Kinds, sim.ThermometerKinds)
+		}
+	}
+	if len(s.readers) == 0 {
+		s.readers = sim.Kinds[:1]
+	}
+	if len(s.thermometers) == 0 {
+		s.thermometers = sim.ThermometerKinds[:1]
+	}
+	return nil
 }

@@ -81,6 +81,7 @@ func runDemo(ctx context.Context, s settings, scr *screen) (_ *summary, err erro
 	stopGates := w.run(parts, pctx)
 	defer stopGates()
 	if err := w.waitReady(pctx); err != nil {
+		stopGates()
 		return nil, errors.Join(err, parts.Wait())
 	}
 	scr.line("%s after the start: %d people of %d households are on the roster of %d gates", time.Since(began).Round(time.Millisecond), len(est.People), len(est.Households), len(w.gates))

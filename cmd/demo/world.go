@@ -101,8 +101,8 @@ lanes:
     scanner: console
     thermometer: typed
 {{- else}}
-    scanner: {driver: rdm6300, port: {{$.Dir}}/{{.Name}}.reader}
-    thermometer: {driver: gy-mcu90614, port: {{$.Dir}}/{{.Name}}.thermometer, warm_up: 0s}
+    scanner: {{.Scanner}}
+    thermometer: {{.Thermometer}}
     indicator: {driver: lamps, go: {{.Name}}-GO, stop: {{.Name}}-STOP, wait: {{.Name}}-WAIT}
 {{- end}}
 {{- end}}
@@ -125,6 +125,7 @@ func morning(now time.Time) string {
 type laneSpec struct {
 	Name, Label, Passage string
 	Dir                  device.Direction
+	Scanner, Thermometer string // their configs
 }
 
 // build writes the configurations, makes the hardware's far side, and builds the
@@ -150,11 +151,24 @@ func (w *world) build(ctx context.Context, srv *server) error {
 			g.name, g.desk, title, passages = "side", true, "Side entrance", []string{"side"}
 		}
 		lanes := []laneSpec{
-			{g.name + "-in", title + ", in", passages[0], device.In},
-			{g.name + "-out", title + ", out", passages[len(passages)-1], device.Out}}
+			{Name: g.name + "-in", Label: title + ", in", Passage: passages[0], Dir: device.In},
+			{Name: g.name + "-out", Label: title + ", out", Passage: passages[len(passages)-1], Dir: device.Out}}
 		dir := filepath.Join(w.dir, g.name)
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return err
+		}
+		board, bench := sim.NewPins(), sim.NewBench()
+		w.closers = append(w.closers, func() { _ = bench.Close() })
+		if !g.desk {
+			for k := range lanes {
+				l := &lanes[k]
+				if err := w.hardware(g, l, 2*i+k, dir, board, bench, w.set.seed*100+uint64(i*10+k)); err != nil {
+					return fmt.Errorf("cannot make the hardware of lane %s: %w", l.Name, err)
+				}
+			}
+			for _, p := range passages {
+				board.Pin(p + "-BEAM").Drive(gpio.High)
+			}
 		}
 		port := 0
 		if w.set.console > 0 {
@@ -172,24 +186,13 @@ func (w *world) build(ctx context.Context, srv *server) error {
 		if err := os.WriteFile(filepath.Join(dir, "policy.yaml"), pol, 0o600); err != nil {
 			return err
 		}
-		board := sim.NewPins()
-		if !g.desk {
-			for k, l := range lanes {
-				if err := w.hardware(g, l, dir, board, w.set.seed*100+uint64(i*10+k)); err != nil {
-					return fmt.Errorf("cannot make the hardware of lane %s: %w", l.Name, err)
-				}
-			}
-			for _, p := range passages {
-				board.Pin(p + "-BEAM").Drive(gpio.High)
-			}
-		}
 		cfg, err := config.Load(path)
 		if err != nil {
 			return err
 		}
 		w.ready.Add(1)
 		log := w.log
-		g.app, err = app.Build(ctx, cfg, app.Options{Version: version.String(), Log: log, TrustClock: true, Pins: board.Open, Timings: w.tally.timing,
+		g.app, err = app.Build(ctx, cfg, app.Options{Version: version.String(), Log: log, TrustClock: true, Pins: board.Open, Edges: bench.Edges, Inputs: bench.Inputs, I2C: bench.I2C, Timings: w.tally.timing,
 			Ready: func(*app.App) { w.ready.Done() }})
 		if err != nil {
 			return err
@@ -203,24 +206,24 @@ func (w *world) build(ctx context.Context, srv *server) error {
 	return nil
 }
 
-// hardware makes the far side of one lane: a reader and a thermometer behind
-// pseudo terminals, lamps, a barrier and a beam on lines in memory.
-func (w *world) hardware(g *gate, l laneSpec, dir string, board *sim.Pins, seed uint64) error {
-	rl, err := sim.NewSerial(filepath.Join(dir, l.Name+".reader"))
-	if err != nil {
+// hardware makes the far side of the n-th lane: a reader and a thermometer, behind
+// pseudo terminals or in memory, lamps, a barrier and a beam on lines in memory.
+func (w *world) hardware(g *gate, l *laneSpec, n int, dir string, board *sim.Pins, bench *sim.Bench, seed uint64) error {
+	var reader sim.CardReader
+	var err error
+	if l.Scanner, reader, err = bench.Reader(w.set.readers[n%len(w.set.readers)], dir, l.Name, seed); err != nil {
 		return err
 	}
-	w.closers = append(w.closers, func() { _ = rl.Close() })
-	tl, err := sim.NewSerial(filepath.Join(dir, l.Name+".thermometer"))
-	if err != nil {
-		return err
-	}
-	w.closers = append(w.closers, func() { _ = tl.Close() })
-	reader := sim.NewRDM6300(rl, seed)
 	room := sim.NewThermal(24, seed)
-	therm := sim.NewGYMCU90614(tl, room, seed)
+	var thermometer func(context.Context) error
+	if l.Thermometer, thermometer, err = bench.Thermometer(w.set.thermometers[n%len(w.set.thermometers)], dir, l.Name, room, seed); err != nil {
+		return err
+	}
 	tags := make(chan sim.EM4100, 1)
-	g.runs = append(g.runs, func(ctx context.Context) error { return reader.Run(ctx, tags) }, therm.Run)
+	g.runs = append(g.runs, func(ctx context.Context) error { return reader.Run(ctx, tags) })
+	if thermometer != nil {
+		g.runs = append(g.runs, thermometer)
+	}
 
 	lamp := map[device.Signal]*sim.Pin{device.SignalGo: board.Pin(l.Name + "-GO"), device.SignalStop: board.Pin(l.Name + "-STOP"), device.SignalWait: board.Pin(l.Name + "-WAIT")}
 	var mu sync.Mutex

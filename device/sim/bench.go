@@ -23,19 +23,23 @@ type CardReader interface {
 // Kinds are the readers that a Bench can make, by the driver that reads them.
 var Kinds = [...]string{"rdm6300", "id12", "wiegand", "qr", "hid"}
 
-// Bench makes readers of any kind. Those on lines or at the input layer exist in
-// memory; the Bench's Edges and Inputs hand them to the drivers, by the names in
-// the config.
+// ThermometerKinds are the thermometers that a Bench can make.
+var ThermometerKinds = [...]string{"gy-mcu90614", "cjmcu-90614", "gy-614v", "tn9", "mlx90614", "mlx90632"}
+
+// Bench makes readers and thermometers of any kind. Those on lines, on a bus or at
+// the input layer exist in memory; the Bench's Edges, I2C and Inputs hand them to
+// the drivers, by the names in the config.
 type Bench struct {
 	mu      sync.Mutex
 	lines   map[string]*Wiegand
 	inputs  map[string]*Keyboard
+	buses   map[string]*I2C
 	serials []*Serial
 }
 
 // NewBench returns an empty one.
 func NewBench() *Bench {
-	return &Bench{lines: map[string]*Wiegand{}, inputs: map[string]*Keyboard{}}
+	return &Bench{lines: map[string]*Wiegand{}, inputs: map[string]*Keyboard{}, buses: map[string]*I2C{}}
 }
 
 // Reader makes a reader with a name of its own, and the config of its driver,
@@ -71,6 +75,45 @@ func (b *Bench) Reader(kind, dir, name string, seed uint64) (config string, r Ca
 		return fmt.Sprintf("{driver: qr, port: %q, content: decimal, format: W34}", line.Path()), shower(func(t EM4100) error { return l.Scan(printed(t)) }), nil
 	}
 	return fmt.Sprintf("{driver: %s, port: %q}", kind, line.Path()), r, nil
+}
+
+// Thermometer makes a thermometer that looks at a scene, and the config of its
+// driver. run, where it is not nil, must run meanwhile.
+func (b *Bench) Thermometer(kind, dir, name string, scene *Thermal, seed uint64) (config string, run func(context.Context) error, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch kind {
+	case "mlx90614", "mlx90632":
+		wires := NewI2C()
+		if kind == "mlx90614" {
+			wires.Attach(0x5A, NewMLX90614(0x5A, scene, seed))
+		} else {
+			wires.Attach(0x3A, NewMLX90632(scene))
+		}
+		b.buses[name] = wires
+		return fmt.Sprintf("{driver: %s, bus: %s, warm_up: 0s}", kind, name), nil, nil
+	}
+	line, err := NewSerial(filepath.Join(dir, name+".thermometer"))
+	if err != nil {
+		return "", nil, err
+	}
+	b.serials = append(b.serials, line)
+	t, err := NewSerialThermometer(kind, line, scene, seed)
+	if err != nil {
+		return "", nil, err
+	}
+	return fmt.Sprintf("{driver: %s, port: %q, warm_up: 0s}", kind, line.Path()), t.Run, nil
+}
+
+// I2C fits catalog.Env.I2C.
+func (b *Bench) I2C(user, name string, addr uint16) (bus.Transactor, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	w := b.buses[name]
+	if w == nil {
+		return nil, fmt.Errorf("no thermometer was made for bus %s", name)
+	}
+	return w.Open(user, name, addr)
 }
 
 // Edges fits catalog.Env.Edges.

@@ -10,8 +10,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -39,7 +41,12 @@ type Options struct {
 	Build   time.Time
 	Log     *slog.Logger
 	// Pins, when set, gives GPIO pins that exist in memory only.
-	Pins    func(name string) (gpio.PinIO, error)
+	Pins func(name string) (gpio.PinIO, error)
+	// Edges, Inputs and I2C, when set, do so for card readers' lines, keyboards
+	// and I2C buses.
+	Edges   func(c bus.LinesConfig) (bus.EdgeReader, error)
+	Inputs  func(c bus.InputConfig) (bus.KeyReader, error)
+	I2C     func(user, name string, addr uint16) (bus.Transactor, error)
 	Timings func(lane.Timing)
 	// TrustClock takes the machine's time as synced.
 	TrustClock bool
@@ -106,7 +113,7 @@ func Build(ctx context.Context, cfg *config.Gate, o Options) (_ *App, err error)
 		Clock: a.Clock, Signer: a.Identity.Signer(), Retention: cfg.Journal.Retention, Log: a.log}); err != nil {
 		return nil, err
 	}
-	if a.Policies, err = openPolicies(ctx, cfg.Policy, a.Registry, a.log); err != nil {
+	if a.Policies, err = openPolicies(ctx, cfg, a.Registry, a.log); err != nil {
 		return nil, err
 	}
 	a.Policies.record = a.record
@@ -159,13 +166,24 @@ func OpenRegistry(ctx context.Context, cfg *config.Gate, clk edge.Clock, log *sl
 // buildLanes makes devices, passages and lanes. All that is wrong with the
 // devices' options comes in one error.
 func (a *App) buildLanes(key edge.CredentialKey) error {
-	env := catalog.Env{Bus: bus.New(), Log: a.log, Pins: a.o.Pins}
+	env := catalog.Env{Bus: bus.New(), Log: a.log, Pins: a.o.Pins, Edges: a.o.Edges, Inputs: a.o.Inputs, I2C: a.o.I2C}
 	deps := lane.Deps{Registry: a.Registry, Journal: a.Journal, Policy: a.Policies.Current, Clock: a.Clock, IDs: lane.NewIDs(a.Journal.Size()), Log: a.log, Timings: a.o.Timings,
 		CardHash: func(c edge.Credential) string {
 			h := key.Hash("unknown:" + c)
 			return hex.EncodeToString(h[:8])
 		}}
 	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(a.cfg.Buses)) {
+		n := a.cfg.Buses[name]
+		var b struct {
+			I2C string `yaml:"i2c"`
+		}
+		if err := n.Decode(&b); err != nil {
+			errs = append(errs, err)
+		} else if err := env.Bus.Alias(name, b.I2C); err != nil {
+			errs = append(errs, n.Errorf("%v", err))
+		}
+	}
 	contact := func(what string, n options.Node) device.Contact {
 		if n.IsZero() {
 			return nil
