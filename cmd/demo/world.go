@@ -69,6 +69,7 @@ area: main
 timezone: {{.Zone}}
 state: state
 policy: {{.Policy}}
+superior: [city.yaml]
 keys: {site: {{.SiteKey}}}
 sync:
   url: {{.URL}}
@@ -139,6 +140,10 @@ func (w *world) build(ctx context.Context, srv *server) error {
 	if err != nil {
 		return fmt.Errorf("no sample policy is called %s: %w", w.set.policy, err)
 	}
+	city, err := firmwareconfig.Samples.ReadFile("policies/city.yaml")
+	if err != nil {
+		return err
+	}
 	for i := range w.set.gates + 1 {
 		g := &gate{name: gateName(i)}
 		title := strings.ToUpper(g.name[:1]) + g.name[1:] + " gate"
@@ -183,8 +188,10 @@ func (w *world) build(ctx context.Context, srv *server) error {
 		if err := os.WriteFile(path, b.Bytes(), 0o600); err != nil {
 			return err
 		}
-		if err := os.WriteFile(filepath.Join(dir, "policy.yaml"), pol, 0o600); err != nil {
-			return err
+		for name, text := range map[string][]byte{"policy.yaml": pol, "city.yaml": city} {
+			if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
+				return err
+			}
 		}
 		cfg, err := config.Load(path)
 		if err != nil {

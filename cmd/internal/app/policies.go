@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"gatehouse/cmd/internal/config"
 	"gatehouse/edge"
 	"gatehouse/edge/policy"
 	"gatehouse/edge/registry"
@@ -18,6 +19,7 @@ import (
 // error; every activation and every refusal is an entry.
 type policies struct {
 	file     string
+	above    []*policy.Policy // the superiors' policies, the highest first
 	registry *registry.Registry
 	record   func(ctx context.Context, k edge.Kind, data any) (edge.EntryRef, error)
 	log      *slog.Logger
@@ -27,16 +29,23 @@ type policies struct {
 }
 
 // openPolicies loads what was in force when the gate last ran: the server's
-// bundle, or else the file.
-func openPolicies(ctx context.Context, file string, r *registry.Registry, log *slog.Logger) (*policies, error) {
-	p := &policies{file: file, registry: r, log: log}
+// bundle, or else the file. Whatever is in force stands under the superiors'.
+func openPolicies(ctx context.Context, cfg *config.Gate, r *registry.Registry, log *slog.Logger) (*policies, error) {
+	p := &policies{file: cfg.Policy, registry: r, log: log}
+	for _, name := range cfg.Superior {
+		above, err := loadFile(name, p.above)
+		if err != nil {
+			return nil, err
+		}
+		p.above = append(p.above, above)
+	}
 	active, err := r.Active(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the policy in force: %w", err)
 	}
 	if n := len(active); n > 0 {
 		b := active[n-1]
-		pol, err := policy.Load(b.Layer, b.Source)
+		pol, err := policy.Load(b.Layer, b.Source, p.above...)
 		if err == nil {
 			p.server = true
 			p.current.Store(pol)
@@ -44,16 +53,29 @@ func openPolicies(ctx context.Context, file string, r *registry.Registry, log *s
 		}
 		log.Error("the policy in force does not load with this version; the file's is taken", "policy", b.Hash, "err", err)
 	}
-	src, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("cannot read the policy: %w", err)
-	}
-	pol, err := policy.Load(file, src)
+	pol, err := loadFile(cfg.Policy, p.above)
 	if err != nil {
 		return nil, err
 	}
 	p.current.Store(pol)
 	return p, nil
+}
+
+func loadFile(name string, above []*policy.Policy) (*policy.Policy, error) {
+	src, err := os.ReadFile(name)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the policy: %w", err)
+	}
+	return policy.Load(name, src, above...)
+}
+
+// PolicyInForce is the policy that the gate would start with, for commands.
+func PolicyInForce(ctx context.Context, cfg *config.Gate, r *registry.Registry, log *slog.Logger) (*policy.Policy, error) {
+	p, err := openPolicies(ctx, cfg, r, log)
+	if err != nil {
+		return nil, err
+	}
+	return p.Current(), nil
 }
 
 // Current is the policy in force.
@@ -83,7 +105,7 @@ func (p *policies) Apply(ctx context.Context, name string, version int64, src []
 }
 
 func (p *policies) apply(ctx context.Context, name string, version int64, src []byte) error {
-	pol, err := policy.Load(name, src)
+	pol, err := policy.Load(name, src, p.above...)
 	if err != nil {
 		return err
 	}
@@ -113,11 +135,7 @@ func (p *policies) Reload(ctx context.Context) error {
 		p.log.Info("the server's policy is in force; the file is not read", "file", p.file)
 		return nil
 	}
-	src, err := os.ReadFile(p.file)
-	if err != nil {
-		return fmt.Errorf("cannot read the policy: %w", err)
-	}
-	pol, err := policy.Load(p.file, src)
+	pol, err := loadFile(p.file, p.above)
 	if err != nil {
 		_, rerr := p.record(ctx, edge.KindPolicy, activation{Policy: p.file, From: "file", Before: p.Current().Hash(), Refused: err.Error()})
 		return errors.Join(err, rerr)

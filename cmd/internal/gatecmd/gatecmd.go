@@ -16,6 +16,7 @@ import (
 
 	"gatehouse/cmd/internal/app"
 	"gatehouse/cmd/internal/config"
+	"gatehouse/cmd/internal/devicescmd"
 	"gatehouse/cmd/internal/journalcmd"
 	"gatehouse/cmd/internal/passcmd"
 	"gatehouse/cmd/internal/version"
@@ -62,7 +63,7 @@ sends it to the community server when there is a network.`,
 		c.PersistentFlags().StringVarP(&path, "config", "c", defaultConfig, "the gate's configuration")
 		return c
 	}
-	root.AddCommand(pass(), journalTree())
+	root.AddCommand(policyTree(), pass(), journalTree(), devicescmd.New())
 	return root
 }
 
