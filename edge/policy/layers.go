@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -58,6 +59,8 @@ type boundFile struct {
 	Floor   options.Node `yaml:"floor"`
 	Ceiling options.Node `yaml:"ceiling"`
 }
+
+var bounding = regexp.MustCompile(`^(temperature\.(threshold|uncertainty|remeasures)|counters\.[a-z][a-z0-9_]*\.every|transitions\.(lockdown|control|prevention)\.days)$`)
 
 // builtin are the parameters that stand elsewhere in a policy and can be bounded.
 func builtin(name string) bool {
@@ -140,6 +143,11 @@ func (l *loader) parameters(root options.Node, f *file) {
 				return nil, false
 			}
 			return &v, whole
+		}
+		if builtin(name) && !bounding.MatchString(name) {
+			// A misspelt range would bind nobody.
+			l.bad(n, "a policy has no number %q%s", name, options.Hint(name, []string{"temperature.threshold", "temperature.uncertainty", "temperature.remeasures", "transitions.lockdown.days", "transitions.control.days", "transitions.prevention.days"}))
+			continue
 		}
 		if !builtin(name) && !ident.MatchString(name) {
 			l.bad(n, "%q: a parameter's name is of a-z, 0-9 and underscore, or that of a number of the policy, like temperature.threshold", name)

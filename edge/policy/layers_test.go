@@ -103,6 +103,8 @@ func TestWhatGoesOutsideTheLayerAboveIsRefused(t *testing.T) {
 		{"not a date", "south: control", "south: {tier: control, since: tomorrow}", "is not a date like"},
 		{"not a number", "quota: 1", "quota: some", "neither a number nor a duration"},
 		{"built-in with a value", "quota: 1", "temperature.threshold: 37.2", "has its value where it stands"},
+		{"misspelt number", "quota: 1", "temperature.treshold: {floor: 37}", `a policy has no number "temperature.treshold", did you mean "temperature.threshold"?`},
+		{"no such number", "quota: 1", "counters.exits.limit: {floor: 1}", `a policy has no number "counters.exits.limit"`},
 		{"parameter's name", "quota: 1", "Quota-1: 1", "a parameter's name is of"},
 		{"parameter without value", "quota: 1", "other: {floor: 1}", `parameter "other" has no value`},
 		{"outside its own range", "quota: 1", "other: {value: 3, ceiling: 2}", "3 is not at most 2"},
