@@ -17,6 +17,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	_ "time/tzdata" // a small system may have no zones of its own
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"

@@ -175,10 +175,21 @@ func startServer(ctx context.Context, dir, url string, est *estate.Estate, polic
 		return nil, errors.Join(err, srv.Close())
 	}
 	srv.Attach(client)
+	// A gate that asks before the server listens asks again, but only after a
+	// while: the demo need not wait for that.
+	listens := make(chan struct{})
+	once := sync.OnceFunc(func() { close(listens) })
+	client.OnConnect(func(context.Context) { once() })
 	sctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = client.Run(sctx) })
 	wg.Go(func() { _ = srv.Run(sctx) })
+	select {
+	case <-listens:
+	case <-time.After(20 * time.Second):
+		log.Warn("the community server has no connection to the broker yet")
+	case <-ctx.Done():
+	}
 	return &server{Server: srv, trust: trust, stop: sync.OnceFunc(func() {
 		cancel()
 		wg.Wait()

@@ -3,6 +3,7 @@ package main
 
 import (
 	"os"
+	_ "time/tzdata" // a small system may have no zones of its own
 
 	"gatehouse/cmd/internal/gatecmd"
 )

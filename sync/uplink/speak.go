@@ -68,6 +68,13 @@ const (
 	tailBack   = 10_000      // entries of former runs looked at; older alerts come with their entries
 )
 
+// saidAlert is an alert with the connection it was said in: in that one it need
+// not be said again.
+type saidAlert struct {
+	wire.AlertMessage
+	connection uint64
+}
+
 // watch looks at every new entry for what a person should see now, and says it at
 // once: it must not wait behind a backlog. The alerts of an outage follow when the
 // connection is back, before the backlog has drained.
@@ -76,7 +83,7 @@ func (u *Uplink) watch(ctx context.Context) error {
 	if size := u.j.Size(); size > tailBack {
 		next = max(next, size-tailBack)
 	}
-	var said []wire.AlertMessage
+	var said []saidAlert
 	for {
 		grown, done := u.growth(ctx, next)
 		repeat := false
@@ -101,9 +108,13 @@ func (u *Uplink) watch(ctx context.Context) error {
 		}
 		if repeat {
 			acked := int64(u.j.Acked())
-			said = slices.DeleteFunc(said, func(a wire.AlertMessage) bool { return a.Epoch != epoch || a.Seq < acked })
+			said = slices.DeleteFunc(said, func(a saidAlert) bool { return a.Epoch != epoch || a.Seq < acked })
 			for i := 0; err == nil && i < len(said); i++ {
-				err = u.alert(ctx, said[i])
+				if now := u.connection.Load(); said[i].connection != now {
+					if err = u.alert(ctx, said[i].AlertMessage); err == nil {
+						said[i].connection = now
+					}
+				}
 			}
 		}
 		if err == nil {
@@ -119,7 +130,7 @@ func (u *Uplink) watch(ctx context.Context) error {
 }
 
 // look goes through some entries from next on and says their alerts.
-func (u *Uplink) look(ctx context.Context, epoch edge.Epoch, next uint64, said []wire.AlertMessage) (uint64, []wire.AlertMessage, error) {
+func (u *Uplink) look(ctx context.Context, epoch edge.Epoch, next uint64, said []saidAlert) (uint64, []saidAlert, error) {
 	entries, err := u.j.Read(ctx, next, tailRead, tailBytes)
 	if err != nil {
 		return next, said, err
@@ -127,10 +138,11 @@ func (u *Uplink) look(ctx context.Context, epoch edge.Epoch, next uint64, said [
 	for _, e := range entries {
 		if a, ok := alertOf(e); ok {
 			a.V, a.Epoch, a.Seq = wire.Version, epoch, int64(e.Seq)
+			now := u.connection.Load()
 			if err := u.alert(ctx, a); err != nil {
 				return next, said, err
 			}
-			if said = append(said, a); len(said) > alertsKept {
+			if said = append(said, saidAlert{a, now}); len(said) > alertsKept {
 				said = said[1:]
 			}
 		}

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
@@ -85,10 +86,11 @@ type Uplink struct {
 	vkey   string
 	zip    *wire.Compressor
 
-	receipts  chan []byte
-	connected chan struct{} // for send
-	repeat    chan struct{} // the same for watch
-	talk      chan struct{} // the status is to be said
+	receipts   chan []byte
+	connected  chan struct{} // for send
+	repeat     chan struct{} // the same for watch
+	connection atomic.Uint64 // counts connections
+	talk       chan struct{} // the status is to be said
 
 	mu     sync.Mutex
 	state  edge.SyncStatus
@@ -131,6 +133,7 @@ func New(cfg Config, j Journal, t Transport, log *slog.Logger) (*Uplink, error) 
 		u.mu.Unlock()
 		u.renew()
 		signal(u.connected)
+		u.connection.Add(1)
 		signal(u.repeat)
 	})
 	return u, nil
