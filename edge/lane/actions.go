@@ -45,6 +45,7 @@ func (l *Lane) do(a edge.Action) error {
 	if p == nil {
 		return edge.ErrLate
 	}
+	p.ring = time.Time{} // somebody is there
 	open := p.state == edge.LaneReferred || p.state == edge.LaneDenied
 	switch a.Kind {
 	case edge.ActAdmit:
@@ -437,6 +438,9 @@ func (l *Lane) onCall(c device.Change) {
 	}
 	if p != nil {
 		p.calls++
+		if p.ring.IsZero() {
+			p.ring = time.Now().Add(l.cfg.SecondPost)
+		}
 		if p.state == edge.LaneReferred {
 			p.deadline = time.Now().Add(l.cfg.Refer)
 			l.say(device.SignalCall)
@@ -451,6 +455,18 @@ func (l *Lane) onCall(c device.Change) {
 	if p != nil && p.seq < 0 && p.state == edge.LaneReferred {
 		p.seq = int64(seq)
 	}
+}
+
+// ringSecond is a call that nobody in the booth has answered: an alert, which
+// goes to the community server's desk at once, past any backlog.
+func (l *Lane) ringSecond(p *presentation) {
+	p.ring = time.Time{}
+	e := l.actionEntry(p, "system", "", nil)
+	e.Kind, e.Data = edge.KindAlert, []byte(`{"alert":"call_unanswered"}`)
+	if _, err := l.append(e, nil); err != nil {
+		l.log.Error("cannot ring the second post", "err", err)
+	}
+	l.say(device.SignalCall)
 }
 
 // setFire is called by the passage: everybody may leave, nothing is decided.

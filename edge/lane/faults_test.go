@@ -338,6 +338,32 @@ func TestExitDoorAndInterlock(t *testing.T) {
 	})
 }
 
+// A call rings the booth; when nobody there does anything, it rings the second
+// post, once, and not when somebody has answered.
+func TestAnUnansweredCallRingsTheSecondPost(t *testing.T) {
+	for _, answered := range []bool{false, true} {
+		var call *contact
+		lines := played(t, setup{devices: func(d *Devices) { call = newContact(); d.Call = call }}, func(r *rig) {
+			call.changes <- true
+			synctest.Wait()
+			if answered {
+				r.wait(10 * time.Second)
+				r.mustDo(edge.Action{Kind: edge.ActConfirm, Presentation: r.id(), Field: "identity", Text: "known"})
+			}
+			r.wait(90 * time.Second)
+		})
+		rung := 0
+		for _, l := range lines {
+			if strings.Contains(l, "alert lane=lane1") && strings.Contains(l, "call_unanswered") {
+				rung++
+			}
+		}
+		if want := map[bool]int{false: 1, true: 0}[answered]; rung != want {
+			t.Errorf("answered %v: the second post rang %d times, want %d: %q", answered, rung, want, lines)
+		}
+	}
+}
+
 func newContact() *contact { return &contact{changes: make(chan bool)} }
 
 func TestADeviceThatFlapsIsNotNewsForEver(t *testing.T) {

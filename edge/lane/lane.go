@@ -38,6 +38,7 @@ type Config struct {
 	Parked      time.Duration
 	Held        time.Duration // reads of one card within it are one presentation
 	Denied      time.Duration // how long a denial is shown
+	SecondPost  time.Duration // how long a call rings the booth before it rings the second post too
 	Party       time.Duration // how long the lane waits for a dependant to step up
 	Remeasures  int
 	Queue       int
@@ -174,6 +175,7 @@ type presentation struct {
 	reserved []edge.Delta
 	language string
 	calls    int
+	ring     time.Time // when an unanswered call rings the second post; zero = it does not
 	turn     *turn
 	aside    bool
 }
@@ -182,6 +184,9 @@ type presentation struct {
 func New(cfg Config, dev Devices, p *Passage, deps Deps) *Lane {
 	if cfg.Denied == 0 {
 		cfg.Denied = 4 * time.Second
+	}
+	if cfg.SecondPost == 0 {
+		cfg.SecondPost = 30 * time.Second
 	}
 	if cfg.Party == 0 {
 		cfg.Party = 3 * time.Second
@@ -976,9 +981,11 @@ func (l *Lane) arm() {
 	}
 	if l.cur != nil && l.cur.state != edge.LanePassing {
 		take(l.cur.deadline)
+		take(l.cur.ring)
 	}
 	for _, p := range l.parked {
 		take(p.deadline)
+		take(p.ring)
 	}
 	if l.reading != nil {
 		take(l.readAt.Add(l.cfg.Present))
@@ -1002,12 +1009,21 @@ func (l *Lane) expire() {
 		}
 	}
 	for _, p := range slices.Clone(l.parked) {
+		if due(p.ring) {
+			l.ringSecond(p)
+		}
 		if due(p.deadline) {
 			l.timeout(p)
 		}
 	}
 	p := l.cur
-	if p == nil || !due(p.deadline) {
+	if p == nil {
+		return
+	}
+	if due(p.ring) {
+		l.ringSecond(p)
+	}
+	if !due(p.deadline) {
 		return
 	}
 	switch p.state {

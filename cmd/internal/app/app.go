@@ -268,7 +268,7 @@ func (a *App) buildLanes(key edge.CredentialKey) error {
 			}
 		}
 		lanes = append(lanes, lane.New(lane.Config{Name: l.Name, Label: l.Label, Direction: l.Direction, Level: a.cfg.Level, Area: l.Area, Order: l.Order,
-			Typed: l.Thermometer.Text() == "typed", Present: l.Present, Measure: l.Measure, Refer: l.Refer, Parked: l.Parked, Held: l.Held,
+			Typed: l.Thermometer.Text() == "typed", Present: l.Present, Measure: l.Measure, Refer: l.Refer, Parked: l.Parked, SecondPost: l.Second, Held: l.Held,
 			Remeasures: l.Remeasures, Queue: l.Queue, OnTimeout: l.OnTimeout, Deadline: a.cfg.Journal.Deadline}, dev, byName[l.Passage], deps))
 	}
 	a.Lanes = newLanes(lanes)

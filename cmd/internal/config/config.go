@@ -126,7 +126,8 @@ type Lane struct {
 	Measure     time.Duration           `yaml:"measure_timeout"`
 	Refer       time.Duration           `yaml:"refer_timeout"`
 	Parked      time.Duration           `yaml:"parked_timeout"`
-	Held        time.Duration           `yaml:"held_card"` // reads of the same card within it are one
+	Second      time.Duration           `yaml:"second_post_after"` // an unanswered call rings there too
+	Held        time.Duration           `yaml:"held_card"`         // reads of the same card within it are one
 	Remeasures  int                     `yaml:"remeasures"`
 	Queue       int                     `yaml:"queue"`
 	OnTimeout   map[string]edge.Outcome `yaml:"refer_timeout_outcome"` // by category; "" is not a key, "default" is
@@ -140,7 +141,7 @@ func Default() Gate {
 		Sync:    Sync{Batch: 1024, Bytes: 200 << 10, Age: 500 * time.Millisecond, Window: 4, Resend: 30 * time.Second, Keep: 30 * time.Second},
 		Console: Console{Listen: "127.0.0.1:8443"},
 		Journal: Journal{Retention: 14 * 24 * time.Hour, Deadline: 2 * time.Second},
-		Defaults: Lane{Order: "card_first", Present: 30 * time.Second, Measure: 8 * time.Second, Refer: 2 * time.Minute, Parked: 30 * time.Minute,
+		Defaults: Lane{Order: "card_first", Present: 30 * time.Second, Measure: 8 * time.Second, Refer: 2 * time.Minute, Parked: 30 * time.Minute, Second: 30 * time.Second,
 			Held: 3 * time.Second, Remeasures: 2, Queue: 8, OnTimeout: map[string]edge.Outcome{"default": edge.Deny, "resident": edge.Refer}},
 	}
 }
@@ -289,6 +290,7 @@ func Parse(path string, src []byte) (*Gate, error) {
 		positive(&errs, n.At("measure_timeout"), l.Measure, time.Minute)
 		positive(&errs, n.At("refer_timeout"), l.Refer, time.Hour)
 		positive(&errs, n.At("parked_timeout"), l.Parked, 24*time.Hour)
+		positive(&errs, n.At("second_post_after"), l.Second, 10*time.Minute)
 		positive(&errs, n.At("held_card"), l.Held, time.Minute)
 		if l.Remeasures < 0 || l.Remeasures > 10 {
 			bad(n.At("remeasures"), "%d is not between 0 and 10", l.Remeasures)
