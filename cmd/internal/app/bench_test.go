@@ -138,9 +138,15 @@ func BenchmarkCardToBarrier(b *testing.B) {
 			copy(r.Raw.B[:], p[0].Card[:])
 			break
 		}
+		size := j.Size()
 		r.At = time.Now()
 		h.cards <- r
 		<-h.moved
+		// The next card comes when this one's passage is on record too: one
+		// person's wait must not be another's commit.
+		if err := j.Wait(ctx, size+1); err != nil {
+			b.Fatal(err)
+		}
 		for ln.View().State != edge.LaneIdle {
 			runtime.Gosched()
 		}
