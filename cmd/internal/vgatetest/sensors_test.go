@@ -122,13 +122,13 @@ func TestContactBesideOutputs(t *testing.T) {
 		set(1)
 		change(false, i+1)
 	}
-	for range 6 { // bouncing for some milliseconds
-		set(0)
-		time.Sleep(2 * time.Millisecond)
-		set(1)
-		time.Sleep(2 * time.Millisecond)
+	// Bouncing for 24 ms, played by the kernel's timer: a pause of this busy
+	// process could be as long as the debounce time.
+	train := fmt.Sprintf("train 1000000 %d=0", line)
+	for range 6 {
+		train += fmt.Sprintf(" 2000000 %d=1 2000000 %d=0", line, line)
 	}
-	set(0)
+	put(t, wires, train+"\n")
 	change(true, 51)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
