@@ -55,6 +55,7 @@ type Journal struct {
 
 	conn  *sql.Conn // the one writer's connection, held for good
 	stmts statements
+	cell  *sql.Stmt // reads one cell, beside the writer
 
 	// write serialises everybody who writes. Appenders queue up in pending and
 	// whoever gets write commits for all of them.
@@ -135,6 +136,9 @@ func (j *Journal) load(ctx context.Context) error {
 		if *s, err = j.conn.PrepareContext(ctx, text); err != nil {
 			return err
 		}
+	}
+	if j.cell, err = j.db.R.PrepareContext(ctx, "SELECT local, peers, at, peers_at, version FROM cell WHERE subject=? AND name=? AND bucket=?"); err != nil {
+		return err
 	}
 	meta := map[string]string{}
 	rows, err := j.conn.QueryContext(ctx, "SELECT k, CAST(v AS TEXT) FROM meta")
@@ -391,8 +395,7 @@ func (j *Journal) Alive(within time.Duration) error {
 func (j *Journal) Cells(ctx context.Context, cells []edge.Cell) ([]edge.CellValue, error) {
 	out := make([]edge.CellValue, len(cells))
 	for i, c := range cells {
-		err := j.db.R.QueryRowContext(ctx, "SELECT local, peers, at, peers_at, version FROM cell WHERE subject=? AND name=? AND bucket=?",
-			c.Subject, c.Name, c.Bucket).Scan(&out[i].Local, &out[i].Peers, &out[i].At, &out[i].PeersAt, &out[i].Version)
+		err := j.cell.QueryRowContext(ctx, c.Subject, c.Name, c.Bucket).Scan(&out[i].Local, &out[i].Peers, &out[i].At, &out[i].PeersAt, &out[i].Version)
 		if err != nil && !errors.Is(err, sql.ErrNoRows) {
 			return nil, fmt.Errorf("cannot read the cell %s of %s: %w", c.Name, c.Subject, err)
 		}
@@ -653,7 +656,7 @@ func (j *Journal) Close() error {
 
 func (j *Journal) closeAll() error {
 	var errs []error
-	for _, s := range []*sql.Stmt{j.stmts.begin, j.stmts.commit, j.stmts.rollback, j.stmts.insert, j.stmts.block, j.stmts.version, j.stmts.add, j.stmts.set, j.stmts.meta} {
+	for _, s := range []*sql.Stmt{j.stmts.begin, j.stmts.commit, j.stmts.rollback, j.stmts.insert, j.stmts.block, j.stmts.version, j.stmts.add, j.stmts.set, j.stmts.meta, j.cell} {
 		if s != nil {
 			errs = append(errs, s.Close())
 		}
