@@ -39,10 +39,12 @@ import (
 	"gatehouse/edge/policy"
 )
 
-// Limits of a bundle, in bytes.
+// Limits in bytes: of a policy in a bundle, of the head with its signatures, and
+// of a whole bundle.
 const (
-	MaxSize = 1 << 20
-	maxHead = 16 << 10
+	MaxSize    = 1 << 20
+	maxHead    = 16 << 10
+	MaxEncoded = MaxSize + maxHead
 )
 
 const magic = "gatehouse-bundle/1"
@@ -65,6 +67,8 @@ type Bundle struct {
 	Head
 	Policy  []byte   // its exact bytes
 	Signers []string // names of the trusted keys that signed it
+
+	keys []Key
 }
 
 // Why a bundle is refused; the errors wrap these.
@@ -187,8 +191,8 @@ func Countersign(b []byte, s edge.Signer) ([]byte, error) {
 // split parts the signed head, to the end of its last signature line, from the
 // policy.
 func split(b []byte) (signed, src []byte, err error) {
-	if len(b) > MaxSize+maxHead {
-		return nil, nil, fmt.Errorf("%w: %d bytes are more than %d", ErrFormat, len(b), MaxSize+maxHead)
+	if len(b) > MaxEncoded {
+		return nil, nil, fmt.Errorf("%w: %d bytes are more than %d", ErrFormat, len(b), MaxEncoded)
 	}
 	if !bytes.HasPrefix(b, []byte(magic+"\n")) {
 		return nil, nil, ErrFormat
@@ -205,17 +209,27 @@ func split(b []byte) (signed, src []byte, err error) {
 	return b[:end:end], b[end+1:], nil
 }
 
-// Trust is what a gate asks of a layer's bundles.
+// Key is a key that may sign policies.
+type Key struct {
+	note.Verifier
+	Layers []string // that it may sign for, empty = the site's own; nil = every layer
+}
+
+func (k Key) serves(layer string) bool {
+	return k.Layers == nil || slices.Contains(k.Layers, layer)
+}
+
+// Trust is what a gate asks of bundles.
 type Trust struct {
 	Community, Site string
-	Keys            map[string][]note.Verifier // layer -> keys that may sign it
-	Both            map[string]bool            // layers that need two of their keys
+	Keys            []Key
 }
 
 // Open verifies a bundle against what the gate trusts and the highest version
 // that was ever in force of its layer. It changes nothing and looks at no clock.
 // The policy is not loaded: what it says is policy.Load's to judge, but that
-// it says the layer and version of the head is checked.
+// it says the layer and version of the head is checked. Whether a second
+// signature is needed is for the layer above to say: see [Bundle.Countersigned].
 func Open(b []byte, t Trust, highest func(layer string) int64) (*Bundle, error) {
 	signed, src, err := split(b)
 	if err != nil {
@@ -226,22 +240,30 @@ func Open(b []byte, t Trust, highest func(layer string) int64) (*Bundle, error) 
 	if err != nil {
 		return nil, err
 	}
-	keys := t.Keys[h.Layer]
-	if len(keys) == 0 {
-		return nil, fmt.Errorf("layer %q: %w: no key of it is trusted here", h.Layer, ErrSignature)
+	out := &Bundle{Head: h, Policy: src}
+	// A key whose name and hash another key has too would make both useless.
+	var vs []note.Verifier
+	for _, k := range t.Keys {
+		if !slices.ContainsFunc(vs, func(v note.Verifier) bool { return v.Name() == k.Name() && v.KeyHash() == k.KeyHash() }) {
+			vs = append(vs, k.Verifier)
+		}
 	}
-	n, err := note.Open(signed, note.VerifierList(keys...))
+	n, err := note.Open(signed, note.VerifierList(vs...))
 	if err != nil {
 		return nil, fmt.Errorf("layer %q: %w: %w", h.Layer, ErrSignature, err)
 	}
-	out := &Bundle{Head: h, Policy: src}
 	for _, s := range n.Sigs {
+		for _, k := range t.Keys {
+			if k.Name() == s.Name && k.KeyHash() == s.Hash {
+				out.keys = append(out.keys, k)
+			}
+		}
 		if !slices.Contains(out.Signers, s.Name) {
 			out.Signers = append(out.Signers, s.Name)
 		}
 	}
-	if t.Both[h.Layer] && len(out.Signers) < 2 {
-		return nil, fmt.Errorf("layer %q: %w: it needs the authority's and the community's, it has only that of %s", h.Layer, ErrSignature, out.Signers[0])
+	if !slices.ContainsFunc(out.keys, func(k Key) bool { return k.serves(h.Layer) }) {
+		return nil, fmt.Errorf("layer %q: %w: %s may not sign for it here", h.Layer, ErrSignature, strings.Join(out.Signers, " and "))
 	}
 	if h.Length != len(src) || sha256.Sum256(src) != h.Sum {
 		return nil, fmt.Errorf("layer %q: %w", h.Layer, ErrChanged)
@@ -260,4 +282,52 @@ func Open(b []byte, t Trust, highest func(layer string) int64) (*Bundle, error) 
 		return nil, fmt.Errorf("layer %q version %d: %w, %d", h.Layer, h.Version, ErrOlder, v)
 	}
 	return out, nil
+}
+
+// Countersigned says whether two keys signed the bundle: one that may sign for
+// its layer, and another that may sign for the superior one. That is the
+// community's and the authority's signature.
+func (b *Bundle) Countersigned(superior string) error {
+	for _, own := range b.keys {
+		if !own.serves(b.Layer) {
+			continue
+		}
+		for _, up := range b.keys {
+			if up.serves(superior) && (up.Name() != own.Name() || up.KeyHash() != own.KeyHash()) {
+				return nil
+			}
+		}
+	}
+	return fmt.Errorf("layer %q: %w: the layer %q above asks for its own beside the community's, there is only that of %s", b.Layer, ErrSignature, superior, strings.Join(b.Signers, " and "))
+}
+
+// Peek reads what a bundle says of itself, and its policy, without verifying
+// anything: for bundles that were verified when they were stored.
+func Peek(b []byte) (*Bundle, error) {
+	signed, src, err := split(b)
+	if err != nil {
+		return nil, err
+	}
+	text, _, _ := bytes.Cut(signed, []byte("\n\n"))
+	h, err := parseHead(string(text) + "\n")
+	if err != nil {
+		return nil, err
+	}
+	if sha256.Sum256(src) != h.Sum {
+		return nil, ErrChanged
+	}
+	return &Bundle{Head: h, Policy: src}, nil
+}
+
+// Is says whether bytes are a bundle at all, and not a bare policy.
+func Is(b []byte) bool { return bytes.HasPrefix(b, []byte(magic+"\n")) }
+
+// Signatures counts the signatures on a bundle, of whatever keys.
+func Signatures(b []byte) int {
+	signed, _, err := split(b)
+	if err != nil {
+		return 0
+	}
+	_, sigs, _ := bytes.Cut(signed, []byte("\n\n"))
+	return bytes.Count(sigs, []byte{'\n'})
 }

@@ -34,6 +34,7 @@ type file struct {
 	Policy    string                  `yaml:"policy"`
 	Version   int64                   `yaml:"version"`
 	Title     string                  `yaml:"title"`
+	Counter   bool                    `yaml:"countersigned"`
 	Layer     string                  `yaml:"layer"`
 	Authority authority               `yaml:"authority"`
 	Temp      temperature             `yaml:"temperature"`
@@ -201,7 +202,7 @@ func (l *loader) header(root options.Node, f *file) {
 	if f.Version < 1 {
 		l.bad(root.At("version"), "a policy has a version from 1 on, which grows with every change")
 	}
-	p.id, p.version, p.title, p.layer = f.Policy, f.Version, f.Title, f.Layer
+	p.id, p.version, p.title, p.layer, p.countersigned = f.Policy, f.Version, f.Title, f.Layer, f.Counter
 	if f.Layer != "" && !ruleID.MatchString(f.Layer) {
 		l.bad(root.At("layer"), "%q is not a layer's name", f.Layer)
 	}

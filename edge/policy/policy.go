@@ -33,6 +33,7 @@ type Policy struct {
 	authority              Authority
 	temp                   temperature
 	applyUntrusted         bool
+	countersigned          bool // bundles of the layers below need this one's signature too
 	noMatch                edge.Outcome
 	timeouts               map[string]edge.Outcome
 	up                     *Policy   // the layer above, with all above it

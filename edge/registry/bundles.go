@@ -12,6 +12,7 @@ import (
 )
 
 // Bundle is one policy bundle, its exact bytes, and what they say of themselves.
+// A policy that came from a file is kept as it is, without a signed head.
 type Bundle struct {
 	Hash    string // SHA-256 of Source, 64 hex digits
 	Layer   string // whose it is: "city", "site"
@@ -83,20 +84,78 @@ func (r *Registry) Activate(ctx context.Context, hashes []string, rollback bool)
 	return nil
 }
 
-// Active gives the bundles in force, superiors first.
+// Active gives the server's bundles in force, superiors first.
 func (r *Registry) Active(ctx context.Context) ([]Bundle, error) {
-	rows, err := r.db.R.QueryContext(ctx, `SELECT b.hash, b.layer, b.version, b.source FROM active a JOIN bundles b ON b.hash = a.hash ORDER BY a.position`)
+	return r.bundles(ctx, `SELECT b.hash, b.layer, b.version, b.source FROM active a JOIN bundles b ON b.hash = a.hash ORDER BY a.position`)
+}
+
+func (r *Registry) bundles(ctx context.Context, query string, args ...any) ([]Bundle, error) {
+	rows, err := r.db.R.QueryContext(ctx, query, args...)
 	if err != nil {
-		return nil, fmt.Errorf("cannot read the policies in force: %w", err)
+		return nil, fmt.Errorf("cannot read the policies: %w", err)
 	}
 	defer rows.Close()
 	var out []Bundle
 	for rows.Next() {
 		var b Bundle
 		if err := rows.Scan(&b.Hash, &b.Layer, &b.Version, &b.Source); err != nil {
-			return nil, fmt.Errorf("cannot read the policies in force: %w", err)
+			return nil, fmt.Errorf("cannot read the policies: %w", err)
 		}
 		out = append(out, b)
 	}
 	return out, rows.Err()
+}
+
+// Highest is the highest version of a layer that the server ever had in force;
+// 0 when it never had one.
+func (r *Registry) Highest(ctx context.Context, layer string) (int64, error) {
+	var v int64
+	err := r.db.R.QueryRowContext(ctx, `SELECT version FROM highest WHERE layer = ?`, layer).Scan(&v)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("cannot read the highest version of the layer %q: %w", layer, err)
+	}
+	return v, nil
+}
+
+// SetInForce notes that the rules in force, by the hash that entries name, are
+// those of these archived bundles, the highest layer first. The set is kept for
+// ever.
+func (r *Registry) SetInForce(ctx context.Context, policy string, hashes []string) error {
+	err := r.write(ctx, func(tx *sql.Tx) error {
+		for i, hash := range hashes {
+			if _, err := tx.ExecContext(ctx, `INSERT INTO sets VALUES (?, ?, ?) ON CONFLICT DO NOTHING`, policy, i, hash); err != nil {
+				return err
+			}
+		}
+		_, err := tx.ExecContext(ctx, `INSERT INTO meta VALUES ('in_force', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value`, policy)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("cannot note that the policy %s is in force: %w", policy, err)
+	}
+	return nil
+}
+
+// InForce gives what SetInForce noted last; empty when it never did.
+func (r *Registry) InForce(ctx context.Context) (string, error) {
+	var policy string
+	err := r.db.R.QueryRowContext(ctx, `SELECT value FROM meta WHERE name = 'in_force'`).Scan(&policy)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return "", fmt.Errorf("cannot read which policy is in force: %w", err)
+	}
+	return policy, nil
+}
+
+// Set gives the archived bundles of which rules were made, by the hash that
+// entries name, the highest layer first. edge.ErrUnknown when they were never in
+// force here.
+func (r *Registry) Set(ctx context.Context, policy string) ([]Bundle, error) {
+	out, err := r.bundles(ctx, `SELECT b.hash, b.layer, b.version, b.source FROM sets s JOIN bundles b ON b.hash = s.hash WHERE s.policy = ? ORDER BY s.position`, policy)
+	if err == nil && len(out) == 0 {
+		err = fmt.Errorf("policy %s: %w", policy, edge.ErrUnknown)
+	}
+	return out, err
 }

@@ -99,6 +99,13 @@ CREATE TABLE pending (n INTEGER PRIMARY KEY AUTOINCREMENT, data TEXT NOT NULL);
 CREATE TABLE bundles (hash TEXT PRIMARY KEY, layer TEXT NOT NULL, version INTEGER NOT NULL, source BLOB NOT NULL);
 CREATE TABLE active (position INTEGER PRIMARY KEY, layer TEXT NOT NULL UNIQUE, hash TEXT NOT NULL REFERENCES bundles);
 CREATE TABLE highest (layer TEXT PRIMARY KEY, version INTEGER NOT NULL) WITHOUT ROWID;
+`, `
+CREATE TABLE sets (
+	policy   TEXT NOT NULL,    -- the hash that entries name
+	position INTEGER NOT NULL, -- 0 = the highest layer
+	hash     TEXT NOT NULL REFERENCES bundles,
+	PRIMARY KEY (policy, position)
+) WITHOUT ROWID;
 `}
 
 // An import of many passes drops the indexes and makes them anew, sorted.

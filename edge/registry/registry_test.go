@@ -773,6 +773,49 @@ func TestBundles(t *testing.T) {
 	if _, err := r.Bundle(ctx, "ff"); !errors.Is(err, edge.ErrUnknown) {
 		t.Errorf("%v", err)
 	}
+	if v, err := r.Highest(ctx, "city"); err != nil || v != 2 {
+		t.Errorf("highest %d, %v", v, err)
+	}
+	if v, err := r.Highest(ctx, "nation"); err != nil || v != 0 {
+		t.Errorf("highest of what never was %d, %v", v, err)
+	}
+}
+
+// What was in force once is found by the hash that entries name, for ever.
+func TestSets(t *testing.T) {
+	ctx := t.Context()
+	r := fresh(t)
+	if h, err := r.InForce(ctx); err != nil || h != "" {
+		t.Errorf("in force at first: %q, %v", h, err)
+	}
+	city, err := r.StoreBundle(ctx, "city", 1, []byte("the city's"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	site, err := r.StoreBundle(ctx, "", 1, []byte("the site's"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := r.SetInForce(ctx, "sha256:a", []string{city, site}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.SetInForce(ctx, "sha256:b", []string{site}); err != nil {
+		t.Fatal(err)
+	}
+	if h, err := r.InForce(ctx); err != nil || h != "sha256:b" {
+		t.Errorf("in force: %q, %v", h, err)
+	}
+	if err := r.SetInForce(ctx, "sha256:c", []string{"00"}); err == nil {
+		t.Error("rules of a bundle that is not archived are in force")
+	}
+	if got, err := r.Set(ctx, "sha256:a"); err != nil || len(got) != 2 || string(got[0].Source) != "the city's" || string(got[1].Source) != "the site's" {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if _, err := r.Set(ctx, "sha256:c"); !errors.Is(err, edge.ErrUnknown) {
+		t.Errorf("%v", err)
+	}
 }
 
 // importForEver is the other process: it imports one roster, then the other.

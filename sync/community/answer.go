@@ -115,12 +115,12 @@ func (s *Server) manifest(ctx context.Context, g *gate, nonce string, q *wire.Re
 			}
 		}
 	}
-	pol, err := s.store.policy(ctx, g.site)
+	refs, err := s.store.policies(ctx, g.site)
 	if err != nil {
-		return fmt.Errorf("cannot read the policy: %w", err)
+		return fmt.Errorf("cannot read the policies: %w", err)
 	}
-	if pol != nil && (q == nil || q.Policy != pol.Policy) {
-		body.Policies = []wire.PolicyRef{*pol}
+	if q == nil || q.Policy != setOf(refs) {
+		body.Policies = refs
 	}
 	body.Time = time.Now().UnixMilli()
 	return s.say(ctx, gateName{g.site, g.name}, wire.TypeManifest, wire.Manifest, body)

@@ -13,7 +13,6 @@ import (
 	"filippo.io/age"
 
 	"gatehouse/edge"
-	"gatehouse/edge/policy"
 	"gatehouse/sync/wire"
 )
 
@@ -253,66 +252,6 @@ func cutChunks(ctx context.Context, tx *sql.Tx, site, identity string, version i
 	return err
 }
 
-// SignPolicy checks a policy as a gate would and signs it for a site: what
-// [Server.PublishSigned] publishes. It needs no store, so the key may be kept where
-// no network is.
-func SignPolicy(site, name string, src []byte, key edge.Signer) ([]byte, error) {
-	if err := wire.CheckName(site); err != nil {
-		return nil, err
-	}
-	if _, err := policy.Load(name, src); err != nil {
-		return nil, fmt.Errorf("cannot sign policy %s: %w", name, err)
-	}
-	e := wire.Envelope{Type: wire.TypePolicy, Site: site, Gate: wire.Everybody, IssuedAt: time.Now().UnixMilli(), Body: src}
-	if err := e.Sign(key); err != nil {
-		return nil, err
-	}
-	return e.Encode()
-}
-
-// PublishPolicy checks a policy, signs it with the server's own key and publishes
-// it to the site. Its version must be above that of the policy in force.
-func (s *Server) PublishPolicy(ctx context.Context, site, name string, src []byte) error {
-	payload, err := SignPolicy(site, name, src, s.cfg.Signer)
-	if err != nil {
-		return err
-	}
-	return s.PublishSigned(ctx, site, name, payload)
-}
-
-// PublishSigned publishes a policy that was signed elsewhere. The gates know the
-// keys that may sign one; this server only checks what it can.
-func (s *Server) PublishSigned(ctx context.Context, site, name string, payload []byte) error {
-	var e wire.Envelope
-	if err := wire.Decode(payload, &e); err != nil {
-		return fmt.Errorf("cannot publish policy %s: %w", name, err)
-	}
-	if e.Type != wire.TypePolicy || e.Site != site || len(e.Sigs) == 0 {
-		return fmt.Errorf("cannot publish policy %s: it is a %q for site %q with %d signatures, want a signed policy for %s", name, e.Type, e.Site, len(e.Sigs), site)
-	}
-	p, err := policy.Load(name, e.Body)
-	if err != nil {
-		return fmt.Errorf("cannot publish policy %s: %w", name, err)
-	}
-	err = s.store.write(ctx, func(tx *sql.Tx) error {
-		var have sql.NullInt64
-		if err := tx.QueryRowContext(ctx, `SELECT MAX(version) FROM policy WHERE site = $1`, site).Scan(&have); err != nil {
-			return err
-		}
-		if have.Valid && p.Version() <= have.Int64 {
-			return fmt.Errorf("its version %d must be above %d, which is in force", p.Version(), have.Int64)
-		}
-		_, err := tx.ExecContext(ctx, `INSERT INTO policy (site, version, hash, policy, name, payload, at) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
-			site, p.Version(), wire.HashOf(payload), p.Hash(), name, payload, time.Now().UnixMilli())
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("cannot publish policy %s: %w", name, err)
-	}
-	s.tell()
-	return nil
-}
-
 type registryState struct {
 	version, rows int64
 	identity      string
@@ -341,17 +280,6 @@ func (s *store) chunks(ctx context.Context, site string) ([]string, error) {
 	return out, err
 }
 
-// policy is the site's policy in force; nil when there is none.
-func (s *store) policy(ctx context.Context, site string) (*wire.PolicyRef, error) {
-	p := new(wire.PolicyRef)
-	err := s.r.QueryRowContext(ctx, `SELECT hash, policy, version FROM policy WHERE site = $1 ORDER BY version DESC LIMIT 1`, site).
-		Scan(&p.Hash, &p.Policy, &p.Version)
-	if errors.Is(err, sql.ErrNoRows) {
-		return nil, nil
-	}
-	return p, err
-}
-
 // publication finds a chunk or bundle by its hash; a nil payload when there is
 // none.
 func (s *store) publication(ctx context.Context, site, hash string) (topic string, payload []byte, err error) {
@@ -369,7 +297,7 @@ func (s *store) publication(ctx context.Context, site, hash string) (topic strin
 // publications gives, for each site, the versions of what is published.
 func (s *store) publications(ctx context.Context) (map[string][2]int64, error) {
 	out := map[string][2]int64{}
-	rows, err := s.r.QueryContext(ctx, `SELECT site, version, 0 FROM registry UNION ALL SELECT site, MAX(version), 1 FROM policy GROUP BY site`)
+	rows, err := s.r.QueryContext(ctx, `SELECT site, version, 0 FROM registry UNION ALL SELECT site, MAX(at), 1 FROM policy GROUP BY site`)
 	err = each(rows, err, func() error {
 		var site string
 		var version int64

@@ -34,13 +34,6 @@ type Registry interface {
 	Apply(ctx context.Context, from edge.EntryRef, ch edge.PassChange) error
 }
 
-// Policies is what decides.
-type Policies interface {
-	Hash() string
-	// Apply puts a policy in force. What it refuses it has journalled.
-	Apply(ctx context.Context, name string, version int64, src []byte) error
-}
-
 // Peers is the part of the journal that keeps what other gates changed.
 type Peers interface {
 	// PeersApplied gives the last entry applied of each peer's epoch.
@@ -134,10 +127,9 @@ type Downlink struct {
 	deadline time.Time // when to ask again
 	issued   int64     // of the newest manifest
 	registry *wire.RegistryRef
-	policies []wire.PolicyRef
-	target   string            // what was needed by the last manifest
-	wanted   map[string]bool   // hashes asked for that have not come
-	bundles  map[string][]byte // bundles that have arrived, by hash
+	rules    rules
+	target   string          // what was needed by the last manifest
+	wanted   map[string]bool // hashes asked for that have not come
 	refused  refusals
 }
 
@@ -147,7 +139,7 @@ func New(cfg Config, t Transport, log *slog.Logger) (*Downlink, error) {
 		return nil, fmt.Errorf("cannot set up the downlink: %w", err)
 	}
 	d := &Downlink{cfg: cfg, t: t, log: log, in: make(chan message, queue), commands: make(chan []byte, queue),
-		connected: make(chan struct{}, 1), again: make(chan struct{}, 1), bundles: map[string][]byte{}}
+		connected: make(chan struct{}, 1), again: make(chan struct{}, 1)}
 	if err := os.MkdirAll(d.chunkDir(), 0o700); err != nil {
 		return nil, fmt.Errorf("cannot set up the downlink: %w", err)
 	}
@@ -254,7 +246,7 @@ func (d *Downlink) ask(ctx context.Context) error {
 		d.deadline = time.Now().Add(d.retry)
 		d.retry = min(2*d.retry, askMost)
 	}
-	q := wire.Request{V: wire.Version, Nonce: nonce(), Registry: d.cfg.Registry.Version(), Policy: d.cfg.Policies.Hash(), Want: want}
+	q := wire.Request{V: wire.Version, Nonce: nonce(), Registry: d.cfg.Registry.Version(), Policy: d.cfg.Policies.Set(), Want: want}
 	applied, err := d.cfg.Peers.PeersApplied(ctx)
 	if err != nil {
 		return fmt.Errorf("cannot read what peers changed: %w", err)
@@ -332,7 +324,7 @@ func (d *Downlink) manifest(ctx context.Context, payload []byte) error {
 	if len(m.Trust) > 0 && d.cfg.SetTrust != nil {
 		errs = append(errs, d.cfg.SetTrust(m.Trust))
 	}
-	d.policies = m.Policies
+	errs = append(errs, d.expect(ctx, m.Policies))
 	d.registry = nil
 	if m.Registry != nil {
 		switch have := d.cfg.Registry.Version(); {
@@ -358,11 +350,7 @@ func (d *Downlink) manifest(ctx context.Context, payload []byte) error {
 // missing lists the hashes that are needed and not here.
 func (d *Downlink) missing() []string {
 	var out []string
-	for _, p := range d.policies {
-		if p.Policy != d.cfg.Policies.Hash() && d.bundles[p.Hash] == nil && isHash(p.Hash) {
-			out = append(out, p.Hash)
-		}
-	}
+	out = append(out, d.rules.missing()...)
 	if d.registry != nil {
 		for _, h := range d.registry.Chunks {
 			if isHash(h) && !exists(filepath.Join(d.chunkDir(), h)) {
@@ -394,40 +382,6 @@ func isHash(s string) bool {
 // advance applies what is complete.
 func (d *Downlink) advance(ctx context.Context) error {
 	return errors.Join(d.applyPolicies(ctx), d.applyRegistry(ctx))
-}
-
-func (d *Downlink) applyPolicies(ctx context.Context) error {
-	var left []wire.PolicyRef
-	var errs []error
-	for _, p := range d.policies {
-		payload := d.bundles[p.Hash]
-		if payload == nil {
-			if p.Policy != d.cfg.Policies.Hash() {
-				left = append(left, p)
-			}
-			continue
-		}
-		delete(d.bundles, p.Hash)
-		e, err := d.open(payload, wire.TypePolicy, wire.UsePolicy)
-		if err != nil {
-			errs = append(errs, d.refuse(ctx, edge.KindPolicy, "policy", err))
-			continue
-		}
-		errs = append(errs, d.cfg.Policies.Apply(ctx, "server", p.Version, e.Body))
-	}
-	d.policies = left
-	return errors.Join(errs...)
-}
-
-// bundle takes a policy that is needed.
-func (d *Downlink) bundle(ctx context.Context, hash string, payload []byte) error {
-	for _, p := range d.policies {
-		if p.Hash == hash && d.bundles[hash] == nil && wire.HashOf(payload) == hash {
-			d.bundles[hash] = payload
-			return d.arrived(ctx, hash)
-		}
-	}
-	return nil
 }
 
 // arrived goes on after a part has come: applies what is complete, or asks for more.

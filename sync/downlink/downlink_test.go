@@ -62,22 +62,25 @@ type gate struct {
 	requests  []wire.Request
 	results   []wire.Result
 
-	version  int64
-	rows     []edge.RosterRow
-	contains []edge.EntryRef
-	changes  []edge.PassChange
-	policy   string // its text; the hash is that of the text
-	peers    map[string]edge.EntryRef
-	deltas   int
-	done     []Command
-	doErr    error
-	records  []string
-	time     time.Time
-	trust    []wire.ServerKey
+	version   int64
+	rows      []edge.RosterRow
+	contains  []edge.EntryRef
+	changes   []edge.PassChange
+	archive   map[string][]byte
+	inForce   []string // hashes of the bundles in force
+	applied   int
+	policyErr error
+	peers     map[string]edge.EntryRef
+	deltas    int
+	done      []Command
+	doErr     error
+	records   []string
+	time      time.Time
+	trust     []wire.ServerKey
 }
 
 func newGate(t *testing.T) *gate {
-	g := &gate{t: t, dir: t.TempDir(), server: newKey("server", 1), clock: clock.NewFake(time.UnixMilli(1_000_000), 0), subs: map[string]func(string, []byte){}, peers: map[string]edge.EntryRef{}}
+	g := &gate{t: t, dir: t.TempDir(), server: newKey("server", 1), clock: clock.NewFake(time.UnixMilli(1_000_000), 0), subs: map[string]func(string, []byte){}, peers: map[string]edge.EntryRef{}, archive: map[string][]byte{}}
 	g.trust = []wire.ServerKey{{ID: "server", Public: g.server.Public(), Uses: []wire.Use{wire.UseReceipts, wire.UseRegistry, wire.UsePolicy, wire.UseCommands}}}
 	var err error
 	if g.device, err = age.GenerateX25519Identity(); err != nil {
@@ -135,9 +138,24 @@ func (g registry) Apply(_ context.Context, _ edge.EntryRef, ch edge.PassChange) 
 
 type policies struct{ *gate }
 
-func (g policies) Hash() string { return wire.HashOf([]byte(g.policy)) }
-func (g policies) Apply(_ context.Context, _ string, _ int64, src []byte) error {
-	g.policy = string(src)
+func (g policies) Set() string { return wire.SetOf(g.inForce...) }
+func (g policies) Bundle(_ context.Context, hash string) ([]byte, error) {
+	if b, ok := g.archive[hash]; ok {
+		return b, nil
+	}
+	return nil, edge.ErrUnknown
+}
+func (g policies) Apply(_ context.Context, bundles [][]byte) error {
+	g.applied++
+	if g.policyErr != nil {
+		return g.policyErr
+	}
+	g.inForce = nil
+	for _, b := range bundles {
+		h := wire.HashOf(b)
+		g.archive[h] = b
+		g.inForce = append(g.inForce, h)
+	}
 	return nil
 }
 
@@ -390,19 +408,12 @@ func TestPolicyTimeAndTrust(t *testing.T) {
 		g := newGate(t)
 		defer g.start()()
 		g.connect()
-		e := wire.Envelope{Type: wire.TypePolicy, Site: "s", Gate: wire.Everybody, Body: []byte("rules")}
-		if err := e.Sign(g.server); err != nil {
-			t.Fatal(err)
-		}
-		bundle, err := e.Encode()
-		if err != nil {
-			t.Fatal(err)
-		}
+		bundle := []byte("rules")
 		time.Sleep(2 * time.Second)
 		h := wire.HashOf(bundle)
 		next := newKey("next", 3)
 		g.manifest(wire.ManifestBody{Nonce: g.requests[0].Nonce, Time: 5_000_000,
-			Policies: []wire.PolicyRef{{Hash: h, Policy: wire.HashOf([]byte("rules")), Version: 1}},
+			Policies: []wire.PolicyRef{{Hash: h, Version: 1}},
 			Trust:    append(g.trust, wire.ServerKey{ID: "next", Public: next.Public(), Uses: []wire.Use{wire.UseRegistry}})})
 		if want := time.UnixMilli(5_001_000); !g.time.Equal(want) {
 			t.Errorf("server time %v, want %v", g.time, want)
@@ -410,10 +421,9 @@ func TestPolicyTimeAndTrust(t *testing.T) {
 		if q := g.requests[len(g.requests)-1]; len(q.Want) != 1 || q.Want[0] != h {
 			t.Fatalf("wants %v", q.Want)
 		}
-		g.subs[wire.PolicyTopic("s", "+")](wire.PolicyTopic("s", h), bundle)
-		synctest.Wait()
-		if g.policy != "rules" {
-			t.Errorf("policy %q", g.policy)
+		g.bundle(bundle)
+		if g.applied != 1 || (policies{g}).Set() != wire.SetOf(h) {
+			t.Errorf("in force: %v", g.inForce)
 		}
 		// The new key may say so too; an answer played back sets no clock.
 		g.time = time.Time{}
@@ -426,6 +436,77 @@ func TestPolicyTimeAndTrust(t *testing.T) {
 		g.say(wire.TypeManifest, "s", "g", wire.Manifest, wire.ManifestBody{V: 1}, newKey("server", 9))
 		g.say(wire.TypeManifest, "t", "g", wire.Manifest, wire.ManifestBody{V: 1}, g.server)
 		if len(g.records) != 1 {
+			t.Errorf("records %q", g.records)
+		}
+	})
+}
+
+// bundle sends one, as the server publishes it.
+func (g *gate) bundle(b []byte) {
+	g.subs[wire.PolicyTopic("s", "+")](wire.PolicyTopic("s", wire.HashOf(b)), b)
+	synctest.Wait()
+}
+
+// Layers come into force together; one that is here already is not fetched again,
+// and a set that was refused neither.
+func TestPolicyLayers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(t)
+		defer g.start()()
+		g.connect()
+		ref := func(b string) wire.PolicyRef { return wire.PolicyRef{Hash: wire.HashOf([]byte(b)), Layer: b[:1]} }
+		set := func(bs ...string) wire.ManifestBody {
+			var m wire.ManifestBody
+			for _, b := range bs {
+				m.Policies = append(m.Policies, ref(b))
+			}
+			return m
+		}
+		wants := func() []string { return g.requests[len(g.requests)-1].Want }
+		g.manifest(set("city 1", "own 1"))
+		if len(wants()) != 2 {
+			t.Fatalf("wants %v", wants())
+		}
+		g.bundle([]byte("own 1"))
+		if g.applied != 0 {
+			t.Error("half a set is in force")
+		}
+		g.bundle([]byte("stranger"))
+		g.bundle([]byte("city 1"))
+		if g.applied != 1 || (policies{g}).Set() != wire.SetOf(ref("city 1").Hash, ref("own 1").Hash) {
+			t.Errorf("in force: %v", g.inForce)
+		}
+		asked := len(g.requests)
+		g.manifest(set("own 1", "city 1")) // in another order
+		if len(g.requests) != asked || g.applied != 1 {
+			t.Error("what is in force is fetched again")
+		}
+		g.policyErr = ErrRefused
+		g.manifest(set("city 1", "own 2"))
+		if w := wants(); len(w) != 1 || w[0] != ref("own 2").Hash {
+			t.Errorf("wants %v", w)
+		}
+		g.bundle([]byte("own 2"))
+		asked = len(g.requests)
+		g.manifest(set("city 1", "own 2"))
+		if g.applied != 2 || len(g.requests) != asked {
+			t.Error("what was refused is fetched again")
+		}
+		// What failed for another reason is tried again.
+		g.policyErr = errors.New("the disk is full")
+		g.manifest(set("city 1", "own 3"))
+		g.bundle([]byte("own 3"))
+		g.policyErr = nil
+		g.manifest(set("city 1", "own 3"))
+		g.bundle([]byte("own 3"))
+		if (policies{g}).Set() != wire.SetOf(ref("city 1").Hash, ref("own 3").Hash) {
+			t.Errorf("in force: %v", g.inForce)
+		}
+		g.bad = true
+		g.manifest(wire.ManifestBody{Policies: []wire.PolicyRef{{Hash: "../x"}}})
+		g.bad = false
+		g.manifest(set("1", "2", "3", "4", "5", "6", "7", "8", "9"))
+		if len(g.records) != 1 { // of one matter, once a minute
 			t.Errorf("records %q", g.records)
 		}
 	})

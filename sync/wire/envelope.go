@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"gatehouse/edge"
 )
@@ -17,9 +18,22 @@ type Use string
 const (
 	UseReceipts Use = "receipts"
 	UseRegistry Use = "registry"
-	UsePolicy   Use = "policy"
+	UsePolicy   Use = "policy" // of every layer
 	UseCommands Use = "commands"
 )
+
+// policyOf begins the use of a key that may sign the policy of one layer only.
+const policyOf = UsePolicy + ":"
+
+// PolicyOf is the use of a key that may sign the policy of one layer; the site's
+// own has no name.
+func PolicyOf(layer string) Use { return policyOf + Use(layer) }
+
+// Layer gives the layer whose policy the use is for.
+func (u Use) Layer() (layer string, ok bool) {
+	l, ok := strings.CutPrefix(string(u), string(policyOf))
+	return l, ok
+}
 
 // ServerKey is one entry of a gate's trust file: a server's key and its uses.
 type ServerKey struct {
@@ -31,7 +45,6 @@ type ServerKey struct {
 // Types of envelopes.
 const (
 	TypeManifest = "manifest"
-	TypePolicy   = "policy"
 	TypePeers    = "peers"
 	TypeCommand  = "command"
 )

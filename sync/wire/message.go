@@ -6,6 +6,8 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"slices"
+	"strings"
 
 	"gatehouse/edge"
 )
@@ -17,7 +19,7 @@ type Request struct {
 	V        int        `json:"v"`
 	Nonce    string     `json:"nonce"`
 	Registry int64      `json:"registry"`        // version in force, 0 = none
-	Policy   string     `json:"policy"`          // hash of the policy in force
+	Policy   string     `json:"policy"`          // SetOf the bundles in force, empty = none
 	Want     []string   `json:"want,omitempty"`  // hashes of chunks and bundles
 	Peers    []PeerMark `json:"peers,omitempty"` // what was applied of the peers' deltas
 }
@@ -55,9 +57,19 @@ type RegistryRef struct {
 
 // PolicyRef is a signed policy bundle, published under its hash.
 type PolicyRef struct {
-	Hash    string `json:"hash"`    // of the bundle as published
-	Policy  string `json:"policy"`  // the policy's own hash, as entries and requests have it
-	Version int64  `json:"version"` // grows
+	Hash    string `json:"hash"`            // of the bundle as published
+	Layer   string `json:"layer,omitempty"` // whose it is; empty = the site's own
+	Version int64  `json:"version"`         // grows within the layer
+}
+
+// SetOf names a set of bundles by their hashes, in any order, in one hash; empty
+// for none.
+func SetOf(hashes ...string) string {
+	if len(hashes) == 0 {
+		return ""
+	}
+	sorted := slices.Sorted(slices.Values(hashes))
+	return HashOf([]byte(strings.Join(sorted, "\n")))
 }
 
 // Row is one line of a registry chunk.

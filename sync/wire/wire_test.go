@@ -209,7 +209,7 @@ func TestEnvelope(t *testing.T) {
 	for name, f := range map[string]func() error{
 		"other gate": func() error { _, err := OpenEnvelope(b, TypeCommand, "s", "h", UseCommands, trust); return err },
 		"other site": func() error { _, err := OpenEnvelope(b, TypeCommand, "t", "g", UseCommands, trust); return err },
-		"other type": func() error { _, err := OpenEnvelope(b, TypePolicy, "s", "g", UseCommands, trust); return err },
+		"other type": func() error { _, err := OpenEnvelope(b, TypePeers, "s", "g", UseCommands, trust); return err },
 		"other use":  func() error { _, err := OpenEnvelope(b, TypeCommand, "s", "g", UsePolicy, trust); return err },
 		"no key":     func() error { _, err := OpenEnvelope(b, TypeCommand, "s", "g", UseCommands, nil); return err },
 	} {

@@ -397,8 +397,10 @@ func (a *App) begin(ctx context.Context) error {
 	if len(open) > 0 {
 		a.log.Warn("admissions were interrupted when the gate last stopped; nothing is opened for them", "entries", len(open))
 	}
-	_, err = a.record(ctx, edge.KindStart, map[string]any{"version": a.o.Version, "interrupted": len(open)})
-	return err
+	if _, err = a.record(ctx, edge.KindStart, map[string]any{"version": a.o.Version, "interrupted": len(open)}); err != nil {
+		return err
+	}
+	return a.Policies.Started(ctx)
 }
 
 func (a *App) end() error {

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"gatehouse/edge"
+	"gatehouse/edge/bundle"
 	"gatehouse/sync/downlink"
 	"gatehouse/sync/mqtt"
 	"gatehouse/sync/uplink"
@@ -62,8 +63,13 @@ func newLink(a *App) (*link, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.down, err = newDownlink(a, l, keys)
-	return l, err
+	if l.down, err = newDownlink(a, l, keys); err != nil {
+		return nil, err
+	}
+	a.Policies.trust = func() bundle.Trust {
+		return bundle.Trust{Community: a.cfg.Community, Site: a.cfg.Site, Keys: policyKeys(keys())}
+	}
+	return l, nil
 }
 
 // clientID is the gate's own, with a part that is new for each start: a broker

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"gatehouse/edge"
+	"gatehouse/edge/bundle"
 	"gatehouse/sync/wire"
 )
 
@@ -25,7 +26,8 @@ func TrustLine(s edge.Signer) (string, error) {
 var allUses = []wire.Use{wire.UseReceipts, wire.UseRegistry, wire.UsePolicy, wire.UseCommands}
 
 // readTrust reads a trust file: a server key on each line, after it the uses it
-// has (receipts, registry, policy, commands; none = all), # for comments.
+// has (receipts, registry, policy, commands, or policy:LAYER for the policy of one
+// layer, policy: for the site's own; none = all), # for comments.
 func readTrust(path string) ([]wire.ServerKey, error) {
 	src, err := os.ReadFile(path)
 	if err != nil {
@@ -51,8 +53,8 @@ func readTrust(path string) ([]wire.ServerKey, error) {
 		if len(f) > 1 {
 			k.Uses = nil
 			for _, u := range f[1:] {
-				if !slices.Contains(allUses, wire.Use(u)) {
-					return nil, fmt.Errorf("%s:%d: %q is not one of receipts, registry, policy, commands", path, n, u)
+				if _, ok := wire.Use(u).Layer(); !ok && !slices.Contains(allUses, wire.Use(u)) {
+					return nil, fmt.Errorf("%s:%d: %q is not one of receipts, registry, policy, policy:LAYER, commands", path, n, u)
 				}
 				k.Uses = append(k.Uses, wire.Use(u))
 			}
@@ -63,4 +65,28 @@ func readTrust(path string) ([]wire.ServerKey, error) {
 		return nil, fmt.Errorf("%s: holds no key", path)
 	}
 	return keys, nil
+}
+
+// policyKeys are those of the server's keys that may sign policies.
+func policyKeys(keys []wire.ServerKey) []bundle.Key {
+	var out []bundle.Key
+	for _, k := range keys {
+		v, err := edge.HeadVerifier(k.ID, k.Public)
+		if err != nil {
+			continue // no key of this kind signs bundles
+		}
+		var layers []string
+		for _, u := range k.Uses {
+			if l, ok := u.Layer(); ok {
+				layers = append(layers, l)
+			}
+		}
+		if slices.Contains(k.Uses, wire.UsePolicy) {
+			layers = nil
+		} else if len(layers) == 0 {
+			continue
+		}
+		out = append(out, bundle.Key{Verifier: v, Layers: layers})
+	}
+	return out
 }

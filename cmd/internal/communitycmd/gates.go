@@ -13,6 +13,8 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/mod/sumdb/note"
 
+	"gatehouse/edge"
+	"gatehouse/edge/identity"
 	"gatehouse/sync/community"
 	"gatehouse/sync/wire"
 )
@@ -192,12 +194,26 @@ func (b *base) alerts() *cobra.Command {
 }
 
 func (b *base) trust() *cobra.Command {
-	return &cobra.Command{
+	var authority string
+	c := &cobra.Command{
 		Use:   "trust",
 		Short: "Print the server's key as a gate's trust file and an auditor need it",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			s, err := b.signer()
+			signer := b.signer
+			if authority != "" {
+				signer = func() (edge.Signer, error) {
+					if b.keys == "" {
+						return nil, fmt.Errorf("--keys is missing: the folder of the authority's keys")
+					}
+					id, err := identity.Open(b.keys, authority)
+					if err != nil {
+						return nil, fmt.Errorf("cannot open the authority's keys: %w", err)
+					}
+					return id.Signer(), nil
+				}
+			}
+			s, err := signer()
 			if err != nil {
 				return err
 			}
@@ -209,4 +225,6 @@ func (b *base) trust() *cobra.Command {
 			return nil
 		},
 	}
+	c.Flags().StringVar(&authority, "authority", "", "print instead the key of an authority of this `name`, in --keys, which countersigns policies")
+	return c
 }

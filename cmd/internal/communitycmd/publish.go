@@ -1,7 +1,6 @@
 package communitycmd
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -93,60 +92,4 @@ func must(err error) {
 	if err != nil {
 		panic(err)
 	}
-}
-
-func (b *base) policy() *cobra.Command {
-	c := &cobra.Command{Use: "policy", Short: "The site's policy", Args: cobra.NoArgs, RunE: help}
-	var site string
-	push := &cobra.Command{
-		Use:   "push FILE",
-		Short: "Publish a policy to the site's gates: one that sign has made, or a plain one, which is checked and signed here",
-		Args:  cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			src, err := os.ReadFile(args[0])
-			if err != nil {
-				return fmt.Errorf("cannot read the policy: %w", err)
-			}
-			return b.with(cmd, func(ctx context.Context, s *community.Server, out io.Writer) error {
-				publish := s.PublishPolicy
-				if bytes.HasPrefix(src, []byte("{")) {
-					publish = s.PublishSigned
-				}
-				if err := publish(ctx, site, args[0], src); err != nil {
-					return err
-				}
-				fmt.Fprintf(out, "published to the gates of %s\n", site)
-				return nil
-			})
-		},
-	}
-	push.Flags().StringVar(&site, "site", "", "`site` where it is to be in force")
-	must(push.MarkFlagRequired("site"))
-
-	var signSite string
-	sign := &cobra.Command{
-		Use:   "sign FILE",
-		Short: "Check a policy, sign it with the key in --keys and print what push publishes; needs no store",
-		Args:  cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			src, err := os.ReadFile(args[0])
-			if err != nil {
-				return fmt.Errorf("cannot read the policy: %w", err)
-			}
-			key, err := b.signer()
-			if err != nil {
-				return err
-			}
-			payload, err := community.SignPolicy(signSite, args[0], src, key)
-			if err != nil {
-				return err
-			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\n", payload)
-			return err
-		},
-	}
-	sign.Flags().StringVar(&signSite, "site", "", "`site` where it is to be in force")
-	must(sign.MarkFlagRequired("site"))
-	c.AddCommand(push, sign)
-	return c
 }

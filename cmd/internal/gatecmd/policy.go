@@ -3,7 +3,6 @@ package gatecmd
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"path/filepath"
 	"time"
@@ -13,7 +12,6 @@ import (
 	"gatehouse/cmd/internal/app"
 	"gatehouse/cmd/internal/config"
 	"gatehouse/cmd/internal/policycmd"
-	"gatehouse/edge"
 	"gatehouse/edge/journal"
 	"gatehouse/edge/policy"
 )
@@ -52,6 +50,6 @@ func openPolicySite(ctx context.Context, path string) (policycmd.Site, error) {
 			if hash == pol.Hash() {
 				return pol, nil
 			}
-			return nil, fmt.Errorf("policy %s: %w", hash, edge.ErrUnknown)
+			return app.ArchivedPolicy(ctx, r, hash)
 		}}, nil
 }

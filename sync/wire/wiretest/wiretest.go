@@ -10,6 +10,7 @@ import (
 	"github.com/goccy/go-yaml"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
+	"gatehouse/edge/bundle"
 	"gatehouse/sync/wire"
 )
 
@@ -62,15 +63,19 @@ func (s *Schemas) Payload(topic string, payload []byte) error {
 	if err != nil {
 		return err
 	}
-	if gate == "registry" {
+	switch gate {
+	case "registry":
 		return nil
+	case "policy":
+		_, err := bundle.Peek(payload)
+		return err
 	}
 	text, err := wire.Expand(payload, wire.MaxBatch)
 	if err != nil {
 		return err
 	}
 	switch {
-	case gate == "policy", c == wire.Manifest, c == wire.Peers, c == wire.Commands:
+	case c == wire.Manifest, c == wire.Peers, c == wire.Commands:
 		if err := s.Check("envelope", text); err != nil {
 			return err
 		}
