@@ -1,0 +1,72 @@
+package communitycmd
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	firmwareconfig "gatehouse/firmware-config"
+)
+
+// The city's headquarters and the estate's community each have a key; the estate's
+// policy is signed at the one and countersigned at the other, by files.
+func TestTwoSignatures(t *testing.T) {
+	ctx := t.Context()
+	dir := t.TempDir()
+	city := filepath.Join(dir, "city-keys")
+	sample := func(name, as, more string) string {
+		src, err := firmwareconfig.Samples.ReadFile("policies/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		src = append(regexp.MustCompile(`(?m)^countersigned:.*\n`).ReplaceAll(src, nil), more...)
+		path := filepath.Join(dir, as)
+		if err := os.WriteFile(path, src, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	run := func(want string, args ...string) string {
+		t.Helper()
+		out, err := do(ctx, dir, args...)
+		switch {
+		case err != nil && (want == "" || !strings.Contains(err.Error(), want)):
+			t.Fatalf("%q: %v", args, err)
+		case err == nil && want != "":
+			t.Fatalf("%q: no error, want %q", args, want)
+		}
+		return out
+	}
+	save := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	cityFile := sample("city.yaml", "city.yaml", "\ncountersigned: true\n")
+	ownFile := sample("closed-estate.yaml", "own.yaml", "")
+
+	if line := run("", "trust", "--authority", "city.example", "--keys", city); !strings.HasPrefix(line, "city.example+") {
+		t.Errorf("the authority's line is %q", line)
+	}
+	cityBundle := save("city.bundle", run("", "policy", "sign", cityFile, "--site", "*"))
+	ownBundle := save("own.bundle", run("", "policy", "sign", ownFile, "--site", "estate", "--above", cityFile))
+	countersign := func(path string) string {
+		return run("", "policy", "countersign", path, "--name", "city.example", "--keys", city)
+	}
+	run("", "policy", "push", save("city.signed", countersign(cityBundle)), "--site", "estate")
+	run("asks for its own signature", "policy", "push", ownBundle, "--site", "estate")
+	run("asks for its own signature", "policy", "push", ownFile, "--site", "estate")
+	run("not a policy bundle", "policy", "countersign", ownFile, "--name", "city.example", "--keys", city)
+	both := save("own.signed", countersign(ownBundle))
+	run("signed for", "policy", "push", both, "--site", "other")
+	run("", "policy", "push", both, "--site", "estate")
+	run("must be above", "policy", "push", both, "--site", "estate")
+	list := strings.Split(strings.TrimSpace(run("", "policy", "list", "--site", "estate")), "\n")
+	if len(list) != 2 || !strings.HasPrefix(list[0], "city ") || !strings.HasPrefix(list[1], "(the site's own) ") {
+		t.Errorf("in force:\n%s", strings.Join(list, "\n"))
+	}
+}
