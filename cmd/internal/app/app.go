@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"os"
@@ -48,6 +49,7 @@ type Options struct {
 	Inputs  func(c bus.InputConfig) (bus.KeyReader, error)
 	I2C     func(user, name string, addr uint16) (bus.Transactor, error)
 	Timings func(lane.Timing)
+	Board   fs.FS // what the board tells of itself; nil = this machine's
 	// TrustClock takes the machine's time as synced.
 	TrustClock bool
 	Ready      func(a *App) // called when everything runs
@@ -67,6 +69,8 @@ type App struct {
 	Registry *registry.Registry
 	Policies *policies
 	Console  *console.Console
+	board    *boardWatch
+	metrics  *metrics
 	Lanes    *Lanes
 
 	passages []*lane.Passage
@@ -117,6 +121,7 @@ func Build(ctx context.Context, cfg *config.Gate, o Options) (_ *App, err error)
 		return nil, err
 	}
 	a.Policies.record = a.record
+	a.board, a.metrics = a.newBoardWatch(), newMetrics(a)
 	if err := a.buildLanes(keys[0]); err != nil {
 		return nil, err
 	}
@@ -167,7 +172,7 @@ func OpenRegistry(ctx context.Context, cfg *config.Gate, clk edge.Clock, log *sl
 // devices' options comes in one error.
 func (a *App) buildLanes(key edge.CredentialKey) error {
 	env := catalog.Env{Bus: bus.New(), Log: a.log, Pins: a.o.Pins, Edges: a.o.Edges, Inputs: a.o.Inputs, I2C: a.o.I2C}
-	deps := lane.Deps{Registry: a.Registry, Journal: a.Journal, Policy: a.Policies.Current, Clock: a.Clock, IDs: lane.NewIDs(a.Journal.Size()), Log: a.log, Timings: a.o.Timings,
+	deps := lane.Deps{Registry: a.Registry, Journal: a.counted(), Policy: a.Policies.Current, Clock: a.Clock, IDs: lane.NewIDs(a.Journal.Size()), Log: a.log, Timings: a.timing,
 		CardHash: func(c edge.Credential) string {
 			h := key.Hash("unknown:" + c)
 			return hex.EncodeToString(h[:8])
@@ -286,7 +291,15 @@ func (a *App) Devices() []edge.DeviceHealth {
 	for i, d := range a.closers {
 		out[i] = edge.DeviceHealth{Serves: a.serves[i], Health: d.Health()}
 	}
-	return out
+	return append(out, edge.DeviceHealth{Serves: "gate board", Health: a.board.Health()})
+}
+
+// timing is told how long the parts of each passage took.
+func (a *App) timing(t lane.Timing) {
+	a.metrics.timing(t)
+	if a.o.Timings != nil {
+		a.o.Timings(t)
+	}
 }
 
 // SyncStatus tells how far the community server is behind.
@@ -311,7 +324,7 @@ func (a *App) recordBy(ctx context.Context, k edge.Kind, actor string, data any)
 	if p := a.Policies.Current(); p != nil {
 		e.Policy = p.Hash()
 	}
-	seq, err := a.Journal.Append(ctx, e, nil)
+	seq, err := a.counted().Append(ctx, e, nil)
 	return edge.EntryRef{Gate: a.cfg.Gate, Epoch: a.Journal.Epoch(), Seq: seq}, err
 }
 
@@ -340,6 +353,7 @@ func (a *App) Run(ctx context.Context) error {
 		{"clock", a.Clock.Run, nil},
 		{"journal", a.Journal.Run, a.Journal.Close},
 		{"clock watch", a.watchClock, nil},
+		{"board watch", a.board.Run, nil},
 		{"registry", func(ctx context.Context) error {
 			return a.Registry.Run(ctx, func(ctx context.Context, data json.RawMessage) (edge.EntryRef, error) {
 				return a.record(ctx, edge.KindRegistry, data)
@@ -351,6 +365,9 @@ func (a *App) Run(ctx context.Context) error {
 	}
 	if a.Console != nil {
 		stages = append(stages, stage{"console", a.Console.Run, nil})
+	}
+	if a.cfg.Metrics.Listen != "" {
+		stages = append(stages, stage{"metrics", a.serveHealth, nil})
 	}
 	if n := a.o.Notifier; n != nil {
 		stages = append(stages, stage{"watchdog", func(ctx context.Context) error {

@@ -38,6 +38,7 @@ type Gate struct {
 
 	Sync    Sync    `yaml:"sync"`
 	Console Console `yaml:"console"`
+	Metrics Metrics `yaml:"metrics"`
 
 	Journal   Journal                 `yaml:"journal"`
 	Buses     map[string]options.Node `yaml:"buses"`
@@ -85,6 +86,11 @@ type Console struct {
 	Listen string `yaml:"listen"` // host:port; empty = no console
 	Cert   string `yaml:"cert"`   // own certificate; made on first start when empty
 	Key    string `yaml:"key"`
+}
+
+// Metrics is where a monitoring system asks how the gate is: /metrics and /healthz.
+type Metrics struct {
+	Listen string `yaml:"listen"` // host:port; empty = nowhere
 }
 
 // Journal says how long things are kept and how long a commit may take.
@@ -200,6 +206,11 @@ func Parse(path string, src []byte) (*Gate, error) {
 	if g.Console.Listen != "" {
 		if _, _, err := net.SplitHostPort(g.Console.Listen); err != nil {
 			bad(root.At("console").At("listen"), "%q is not host:port", g.Console.Listen)
+		}
+	}
+	if g.Metrics.Listen != "" {
+		if _, _, err := net.SplitHostPort(g.Metrics.Listen); err != nil {
+			bad(root.At("metrics").At("listen"), "%q is not host:port", g.Metrics.Listen)
 		}
 	}
 	positive(&errs, root.At("journal").At("retention"), g.Journal.Retention, 28*24*time.Hour)
