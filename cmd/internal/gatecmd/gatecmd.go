@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"gatehouse/cmd/internal/app"
+	"gatehouse/cmd/internal/benchcmd"
 	"gatehouse/cmd/internal/config"
 	"gatehouse/cmd/internal/devicescmd"
 	"gatehouse/cmd/internal/journalcmd"
@@ -63,8 +64,22 @@ sends it to the community server when there is a network.`,
 		c.PersistentFlags().StringVarP(&path, "config", "c", defaultConfig, "the gate's configuration")
 		return c
 	}
-	root.AddCommand(policyTree(), pass(), journalTree(), devicescmd.New())
+	root.AddCommand(policyTree(), pass(), journalTree(), devicescmd.New(), benchTree())
 	return root
+}
+
+// benchTree measures where the gate's databases are.
+func benchTree() *cobra.Command {
+	var conf string
+	c := benchcmd.New(func() (string, error) {
+		cfg, err := config.Load(conf)
+		if err != nil {
+			return "", err
+		}
+		return cfg.State, nil
+	})
+	c.PersistentFlags().StringVarP(&conf, "config", "c", defaultConfig, "the gate's configuration")
+	return c
 }
 
 // journalTree is the inspector's commands, on a gate's journal or on a file.
