@@ -23,6 +23,7 @@ var exceptions = map[string][]string{
 	"sync/":          {"edge/clock", "edge/sqlite", "edge/text", "edge/bundle", "edge/roster"},
 	"sync/uplink":    {"sync/wire"},
 	"sync/downlink":  {"sync/wire"},
+	"sync/enrol":     {"sync/wire"},
 	"sync/community": {"sync/wire", "edge/policy"},
 
 	"sync/wire/wiretest": {"sync/wire"},
