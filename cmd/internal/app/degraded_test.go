@@ -22,6 +22,11 @@ import (
 // gateIn makes a gate with one lane whose reader is at a path where nothing is.
 func gateIn(t *testing.T, dir string) (*App, string) {
 	t.Helper()
+	return gateLogging(t, dir, slog.New(slog.NewTextHandler(io.Discard, nil)))
+}
+
+func gateLogging(t *testing.T, dir string, log *slog.Logger) (*App, string) {
+	t.Helper()
 	pol, err := firmwareconfig.Samples.ReadFile("policies/normal-times.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -39,7 +44,7 @@ func gateIn(t *testing.T, dir string) (*App, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, err := Build(t.Context(), cfg, Options{Version: "test", Log: slog.New(slog.NewTextHandler(io.Discard, nil)), TrustClock: true, Pins: sim.NewPins().Open})
+	a, err := Build(t.Context(), cfg, Options{Version: "test", Log: log, TrustClock: true, Pins: sim.NewPins().Open})
 	if err != nil {
 		t.Fatal(err)
 	}

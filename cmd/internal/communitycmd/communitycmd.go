@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"gatehouse/cmd/internal/logs"
 	"gatehouse/edge"
 	"gatehouse/edge/identity"
 	"gatehouse/sync/community"
@@ -53,13 +54,7 @@ master of the roster and of the policy in force.`,
 // a mistyped one is an error.
 func help(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 
-func (b *base) logger(w io.Writer) *slog.Logger {
-	level := slog.LevelInfo
-	if b.verbose {
-		level = slog.LevelDebug
-	}
-	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
-}
+func (b *base) logger(w io.Writer) *slog.Logger { return logs.New(w, b.verbose) }
 
 // signer opens the server's key, or makes it at the first start.
 func (b *base) signer() (edge.Signer, error) {

@@ -19,6 +19,7 @@ import (
 	"gatehouse/cmd/internal/config"
 	"gatehouse/cmd/internal/devicescmd"
 	"gatehouse/cmd/internal/journalcmd"
+	"gatehouse/cmd/internal/logs"
 	"gatehouse/cmd/internal/passcmd"
 	"gatehouse/cmd/internal/version"
 )
@@ -125,20 +126,6 @@ func configFlag(cmd *cobra.Command, path *string) {
 	cmd.Flags().StringVarP(path, "config", "c", defaultConfig, "the gate's configuration")
 }
 
-func logger(w io.Writer, verbose bool) *slog.Logger {
-	level := slog.LevelInfo
-	if verbose {
-		level = slog.LevelDebug
-	}
-	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
-		// The service manager's log has times of its own.
-		if a.Key == slog.TimeKey && len(groups) == 0 && os.Getenv("JOURNAL_STREAM") != "" {
-			return slog.Attr{}
-		}
-		return a
-	}}))
-}
-
 func runCmd() *cobra.Command {
 	var path string
 	var verbose, trust bool
@@ -152,7 +139,7 @@ SIGHUP reads the policy file again.`,
 			if err != nil {
 				return err
 			}
-			log := logger(cmd.ErrOrStderr(), verbose)
+			log := logs.New(cmd.ErrOrStderr(), verbose)
 			n := &app.Notifier{Log: log}
 			a, err := app.Build(cmd.Context(), cfg, app.Options{Version: version.String(), Build: version.Built(), Log: log, TrustClock: trust, Notifier: n,
 				Ready: func(a *app.App) {
