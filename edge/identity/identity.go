@@ -34,7 +34,7 @@ func Open(dir, name string) (*Identity, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("cannot make the key folder: %w", err)
 	}
-	seed, err := secret(filepath.Join(dir, "device.key"), func() (string, error) {
+	seed, err := Secret(filepath.Join(dir, "device.key"), func() (string, error) {
 		b := make([]byte, ed25519.SeedSize)
 		_, err := rand.Read(b)
 		return base64.StdEncoding.EncodeToString(b), err
@@ -46,7 +46,7 @@ func Open(dir, name string) (*Identity, error) {
 	if err != nil || len(raw) != ed25519.SeedSize {
 		return nil, fmt.Errorf("%s is damaged: restore nothing, remove it and enrol the device again", filepath.Join(dir, "device.key"))
 	}
-	text, err := secret(filepath.Join(dir, "device.age"), func() (string, error) {
+	text, err := Secret(filepath.Join(dir, "device.age"), func() (string, error) {
 		id, err := age.GenerateX25519Identity()
 		if err != nil {
 			return "", err
@@ -63,8 +63,8 @@ func Open(dir, name string) (*Identity, error) {
 	return &Identity{name: name, key: ed25519.NewKeyFromSeed(raw), age: id}, nil
 }
 
-// secret reads a one-line secret file, or makes it durably with mode 0600.
-func secret(path string, gen func() (string, error)) (string, error) {
+// Secret reads a one-line secret file, or makes it durably with mode 0600.
+func Secret(path string, gen func() (string, error)) (string, error) {
 	st, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

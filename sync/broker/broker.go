@@ -19,6 +19,7 @@ import (
 type Broker struct {
 	dir, host string
 	port      int // 0 until the first start has chosen one
+	o         Options
 
 	mu  sync.Mutex
 	srv *server.Server
@@ -29,7 +30,10 @@ const ready = 10 * time.Second
 
 // Start starts a broker that keeps its sessions below dir and listens for MQTT on
 // addr (host:port, port 0 = any).
-func Start(dir, addr string) (*Broker, error) {
+func Start(dir, addr string) (*Broker, error) { return StartWith(dir, addr, Options{}) }
+
+// StartWith is Start with options.
+func StartWith(dir, addr string, o Options) (*Broker, error) {
 	host, p, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, fmt.Errorf("cannot start the broker on %q: %w", addr, err)
@@ -38,7 +42,7 @@ func Start(dir, addr string) (*Broker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot start the broker on %q: %w", addr, err)
 	}
-	b := &Broker{dir: dir, host: host, port: int(port)}
+	b := &Broker{dir: dir, host: host, port: int(port), o: o}
 	if err := b.Restart(); err != nil {
 		return nil, err
 	}
@@ -49,7 +53,12 @@ func Start(dir, addr string) (*Broker, error) {
 func (b *Broker) Addr() string { return net.JoinHostPort(b.host, strconv.Itoa(b.port)) }
 
 // URL is Addr with its scheme.
-func (b *Broker) URL() string { return "mqtt://" + b.Addr() }
+func (b *Broker) URL() string {
+	if b.o.TLS != nil {
+		return "mqtts://" + b.Addr()
+	}
+	return "mqtt://" + b.Addr()
+}
 
 // Stop ends the broker and all its connections. It may be called again.
 func (b *Broker) Stop() {
@@ -82,7 +91,10 @@ func (b *Broker) Restart() error {
 		NoSigs:     true,
 		NoLog:      true,
 		MaxPayload: 16 << 20,
-		MQTT:       server.MQTTOpts{Host: b.host, Port: port},
+		MQTT:       server.MQTTOpts{Host: b.host, Port: port, TLSConfig: b.o.TLS, TLSTimeout: 10},
+	}
+	if b.o.Check != nil {
+		o.CustomClientAuthentication = checker{b.o.Check}
 	}
 	srv, err := server.NewServer(o)
 	if err != nil {

@@ -30,6 +30,8 @@ func (s *Server) answerLoop(ctx context.Context) error {
 		case m := <-s.asked:
 			var err error
 			switch m.channel {
+			default:
+				err = s.enrol(ctx, m.site, string(m.channel), m.payload)
 			case wire.Requests:
 				err = s.answer(ctx, m, published)
 			case wire.Status:

@@ -24,7 +24,8 @@ type Config struct {
 	Community string      // the first part of the logs' origins
 	Signer    edge.Signer // cosigns heads, signs refusals, manifests and deltas
 	Log       *slog.Logger
-	Retention Retention // zero values are the defaults
+	Retention Retention  // zero values are the defaults
+	Enrolment *Enrolment // nil: nobody is made a gate here
 }
 
 // Transport carries messages to and from the broker.
@@ -119,6 +120,17 @@ func (s *Server) Attach(t Transport) {
 			}
 		})
 	}
+	t.Subscribe(wire.EnrolTopic("+", "+"), func(topic string, payload []byte) {
+		site, enrol, code, err := wire.ParseTopic(topic)
+		if err != nil || s.cfg.Enrolment == nil {
+			return
+		}
+		select {
+		case s.asked <- asked{gateName{site, enrol}, code, payload}:
+		default:
+			s.dropped.Add(1) // the device asks again
+		}
+	})
 	t.OnConnect(func(context.Context) {
 		// What was published while the connection broke may be lost.
 		s.relay.again()

@@ -493,7 +493,7 @@ func (c *committer) decide(ctx context.Context, p *prepared, v *verdict) error {
 	}
 	v.add = &addition{log: l, before: cur.tree.size, first: from, cols: p.cols[overlap:], pieces: pieces, next: next}
 	v.receipt = &wire.Receipt{Epoch: next.epoch, Size: next.tree.size, Head: string(next.receipt)}
-	return c.suspect(ctx, cur, &next, v)
+	return c.suspect(ctx, cur, &v.add.next, v)
 }
 
 // twoDevices is the alert of two devices with one identity.
@@ -518,6 +518,9 @@ func (c *committer) suspect(ctx context.Context, cur, next *gateLog, v *verdict)
 	case cur.id != 0:
 		v.alarm = &alarm{gate: g, kind: twoDevices, about: next.epoch.String(), text: "an epoch goes on although another one has begun since"}
 	case cur.tree.size == 0 && next.parent == 0:
+		if ok, err := c.replaced(ctx, newest, next); ok || err != nil {
+			return err
+		}
 		v.alarm = &alarm{gate: g, kind: string(wire.RefusedEpoch), about: next.epoch.String(), text: "a new epoch begins that does not say which one it follows"}
 	case cur.tree.size == 0:
 		var other string

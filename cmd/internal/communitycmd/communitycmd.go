@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -46,7 +45,7 @@ master of the roster and of the policy in force.`,
 	f.StringVar(&b.community, "community", "", "`name` of the community: the first part of the logs' origins")
 	f.StringVar(&b.keys, "keys", "", "`folder` of the server's keys (default: community-keys beside the store)")
 	f.BoolVarP(&b.verbose, "verbose", "v", false, "log more")
-	root.AddCommand(b.run(), b.gates(), b.roster(), b.policy(), b.query(), b.export(), b.verify(), b.prove(), b.alerts(), b.trust(), b.command(), b.erase(), b.purge())
+	root.AddCommand(b.run(), b.invite(), b.certificate(), b.gates(), b.roster(), b.policy(), b.query(), b.export(), b.verify(), b.prove(), b.alerts(), b.trust(), b.command(), b.erase(), b.purge())
 	return root
 }
 
@@ -64,12 +63,9 @@ func (b *base) signer() (edge.Signer, error) {
 	if err := wire.CheckName(b.community); err != nil {
 		return nil, fmt.Errorf("--community: %w", err)
 	}
-	dir := b.keys
-	if dir == "" {
-		if strings.Contains(b.store, "://") {
-			return nil, fmt.Errorf("--keys is missing: the folder of the server's keys (a database has no place beside it)")
-		}
-		dir = filepath.Join(filepath.Dir(b.store), "community-keys")
+	dir, err := b.keysDir()
+	if err != nil {
+		return nil, err
 	}
 	id, err := identity.Open(dir, b.community+"/server")
 	if err != nil {
@@ -84,7 +80,11 @@ func (b *base) open(cmd *cobra.Command) (*community.Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return community.Open(cmd.Context(), b.store, community.Config{Community: b.community, Signer: s, Log: b.logger(cmd.ErrOrStderr()), Retention: b.keep})
+	e, err := b.enrolment(s)
+	if err != nil {
+		return nil, err
+	}
+	return community.Open(cmd.Context(), b.store, community.Config{Community: b.community, Signer: s, Enrolment: e, Log: b.logger(cmd.ErrOrStderr()), Retention: b.keep})
 }
 
 // with runs f on the open store.

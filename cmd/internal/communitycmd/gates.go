@@ -35,13 +35,21 @@ func (b *base) gates() *cobra.Command {
 	c.Flags().StringVar(&site, "site", "", "only this `site`")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 
-	var key, age string
+	var key, age, file, answer string
 	approve := &cobra.Command{
-		Use:   "approve SITE/GATE [FINGERPRINT]",
-		Short: "Trust a device to be a gate: one that has shown itself, or the one with --key",
-		Args:  cobra.RangeArgs(1, 2),
+		Use:   "approve SITE/GATE [CODE]",
+		Short: "Trust a device to be a gate: by the code it shows, its --request or its --key",
+		Long: `approve trusts a device to be a gate: the one that shows this code and asks
+(gatehouse enroll), the one whose request was carried here by hand (--request,
+--out), the one with this fingerprint in the list of "communityd gates", or the
+one with --key.`,
+		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return b.with(cmd, func(ctx context.Context, s *community.Server, out io.Writer) error {
+				code := strings.Join(args[1:], "")
+				if _, err := wire.ParseCode(code); err == nil && strings.Contains(code, "-") || file != "" {
+					return b.approveAsking(ctx, s, out, args[0], code, file, answer, false)
+				}
 				site, gate, err := siteGate(args[0])
 				if err != nil {
 					return err
@@ -73,6 +81,7 @@ func (b *base) gates() *cobra.Command {
 	}
 	approve.Flags().StringVar(&key, "key", "", "the device's note verifier `key`, as `gatehouse identity` prints it")
 	approve.Flags().StringVar(&age, "age", "", "the device's age `recipient`, with --key")
+	carriedFlags(approve, &file, &answer)
 
 	revoke := &cobra.Command{
 		Use:   "revoke SITE/GATE FINGERPRINT",
@@ -96,7 +105,7 @@ func (b *base) gates() *cobra.Command {
 			})
 		},
 	}
-	c.AddCommand(approve, revoke)
+	c.AddCommand(approve, b.replace(), revoke, b.asking(), b.revoked())
 	return c
 }
 

@@ -21,6 +21,7 @@ import (
 type runFlags struct {
 	broker, listen, dir     string
 	embedded                bool
+	hosts                   []string // of the embedded broker's certificate
 	user, password          string
 	ca, certificate, tlsKey string
 }
@@ -31,8 +32,9 @@ func (b *base) run() *cobra.Command {
 		Use:   "run",
 		Short: "Receive the gates' journals and publish, until told to stop",
 		Long: `run connects to a broker (--broker), or starts one in the process
-(--embedded-broker), and serves the gates until SIGINT or SIGTERM. The embedded
-broker asks nobody for a password: it is for a network where only gates are.`,
+(--embedded-broker), and serves the gates until SIGINT or SIGTERM. With --host the
+embedded broker speaks TLS under these names and lets in enrolled gates only;
+without, it asks nobody for anything: that is for a network where only gates are.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return b.serve(cmd, &r) },
 	}
@@ -40,6 +42,7 @@ broker asks nobody for a password: it is for a network where only gates are.`,
 	f.StringVar(&r.broker, "broker", "", "`address` of the broker: mqtt://host:1883 or mqtts://host:8883")
 	f.BoolVar(&r.embedded, "embedded-broker", false, "start a broker in the process")
 	f.StringVar(&r.listen, "listen", "127.0.0.1:1883", "`address` of the embedded broker")
+	f.StringSliceVar(&r.hosts, "host", nil, "`name` or address under which gates reach the embedded broker, by TLS; may be repeated")
 	f.StringVar(&r.dir, "broker-dir", "", "`folder` of the embedded broker's sessions (default: community-broker beside the store)")
 	f.StringVar(&r.user, "user", "", "`name` at the broker")
 	f.StringVar(&r.password, "password-file", "", "`file` with the password at the broker")
@@ -54,6 +57,11 @@ broker asks nobody for a password: it is for a network where only gates are.`,
 
 func (b *base) serve(cmd *cobra.Command, r *runFlags) (err error) {
 	log := b.logger(cmd.ErrOrStderr())
+	if len(r.hosts) > 0 {
+		if err := b.announce(r); err != nil {
+			return err
+		}
+	}
 	s, err := b.open(cmd)
 	if err != nil {
 		return err
@@ -61,6 +69,7 @@ func (b *base) serve(cmd *cobra.Command, r *runFlags) (err error) {
 	defer func() { err = errors.Join(err, s.Close()) }()
 
 	url := r.broker
+	var login brokerLogin
 	if r.embedded {
 		if r.dir == "" {
 			if strings.Contains(b.store, "://") {
@@ -68,15 +77,25 @@ func (b *base) serve(cmd *cobra.Command, r *runFlags) (err error) {
 			}
 			r.dir = filepath.Join(filepath.Dir(b.store), "community-broker")
 		}
-		br, err := broker.Start(r.dir, r.listen)
+		var o broker.Options
+		var own brokerLogin
+		if len(r.hosts) > 0 {
+			if o, own, err = b.guarded(cmd.Context(), s, r.hosts); err != nil {
+				return err
+			}
+		}
+		br, err := broker.StartWith(r.dir, r.listen, o)
 		if err != nil {
 			return err
 		}
 		defer br.Stop()
-		url = br.URL()
+		url, login = br.URL(), own
 		log.Info("broker listens", "address", br.Addr())
 	}
 	cfg := mqtt.Config{URL: url, ClientID: clientID(), Username: r.user}
+	if login.tls != nil {
+		cfg.Username, cfg.Password, cfg.TLS = login.user, login.password, login.tls
+	}
 	if r.password != "" {
 		p, err := os.ReadFile(r.password)
 		if err != nil {
