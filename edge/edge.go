@@ -102,6 +102,7 @@ type Stamp struct {
 	Mono   int64      // milliseconds since boot, suspend included
 	Clock  ClockState // trust in Time
 	Error  int64      // greatest error of Time in milliseconds, for holdover; 0 = not known
+	Source string     // where Time is from: ntp, battery, server, system (untrusted), or the floor (build, kept, floor); "" = not said
 }
 
 // Local returns the site's wall clock as a time in a fixed zone.

@@ -36,6 +36,7 @@ const (
 	KindAlert     Kind = "alert"     // something a person should look at
 	KindAccess    Kind = "access"    // somebody looked at personal data
 	KindSession   Kind = "session"   // a login, a logout, a lock-out
+	KindAccount   Kind = "account"   // an account of the console was made, changed or removed
 	KindSnapshot  Kind = "snapshot"  // cells that outlive the retention of what made them
 	KindPurge     Kind = "purge"     // a deletion record
 	KindTest      Kind = "test"      // a device was tried by a person
@@ -144,6 +145,7 @@ func (e *Entry) AppendJSON(b []byte) ([]byte, error) {
 		b = append(b, `,"err":`...)
 		b = strconv.AppendInt(b, e.Stamp.Error, 10)
 	}
+	b = appendStr(b, "clock_by", e.Stamp.Source)
 	b = appendStr(b, "policy", e.Policy)
 	b = appendStr(b, "engine", e.Engine)
 	if e.Registry != 0 {
@@ -335,6 +337,7 @@ type wireEntry struct {
 	Mono        int64           `json:"mono"`
 	Clock       ClockState      `json:"clock"`
 	Err         int64           `json:"err"`
+	ClockBy     string          `json:"clock_by"`
 	Policy      string          `json:"policy"`
 	Engine      string          `json:"engine"`
 	Reg         int64           `json:"reg"`
@@ -351,7 +354,7 @@ type wireEntry struct {
 	Data        json.RawMessage `json:"data"`
 }
 
-var knownFields = []string{"v", "kind", "lane", "p", "of", "actor", "t", "off", "boot", "mono", "clock", "err",
+var knownFields = []string{"v", "kind", "lane", "p", "of", "actor", "t", "off", "boot", "mono", "clock", "err", "clock_by",
 	"policy", "engine", "reg", "outcome", "rule", "reason", "authority", "rules", "obligations", "result", "card",
 	"facts", "deltas", "data"}
 
@@ -372,7 +375,7 @@ func DecodeEntry(line []byte) (*Entry, error) {
 		return nil, fmt.Errorf("entry without a kind")
 	}
 	e := &Entry{Version: w.V, Kind: w.Kind, Lane: w.Lane, Presentation: w.P, Of: -1, Actor: w.Actor,
-		Stamp:  Stamp{Time: w.T, Offset: w.Off, Boot: w.Boot, Mono: w.Mono, Clock: w.Clock, Error: w.Err},
+		Stamp:  Stamp{Time: w.T, Offset: w.Off, Boot: w.Boot, Mono: w.Mono, Clock: w.Clock, Error: w.Err, Source: w.ClockBy},
 		Policy: w.Policy, Engine: w.Engine, Registry: w.Reg, Outcome: w.Outcome, Rule: w.Rule, Reason: w.Reason,
 		Authority: w.Authority, Matched: w.Rules, Obligations: w.Obligations, Result: w.Result, Card: w.Card,
 		Facts: w.Facts, Deltas: w.Deltas, Data: w.Data}

@@ -24,6 +24,13 @@ import (
 	"gatehouse/edge"
 )
 
+// Source is the machine's clocks.
+type Source interface {
+	Wall() time.Time // as the system has it
+	Mono() int64     // milliseconds since boot, suspend included
+	Synced() bool    // NTP disciplines the wall clock
+}
+
 // Options say where the clock's knowledge comes from.
 type Options struct {
 	Location *time.Location // the site's time zone
@@ -32,6 +39,7 @@ type Options struct {
 	// TrustSystem takes the system's time as synced whatever the kernel says:
 	// for machines with a clock battery that somebody has set.
 	TrustSystem bool
+	Source      Source // nil = the machine's own
 	Log         *slog.Logger
 }
 
@@ -41,15 +49,39 @@ const (
 	keepEvery = 5 * time.Minute
 )
 
+// Where the time is from, as stamps say it.
+const (
+	byNTP     = "ntp"
+	byBattery = "battery"
+	byServer  = "server"
+	bySystem  = "system" // nobody vouches for it
+	byBuild   = "build"
+	byKept    = "kept"
+	byFloor   = "floor" // of a signed server time that is newer than the present source says
+)
+
+// mark is a time that was known at a moment of the monotonic clock; it goes on
+// from there.
+type mark struct {
+	wall, mono int64 // ms
+	by         string
+}
+
+func (m mark) at(mono int64) int64 { return m.wall + mono - m.mono }
+
 // Clock is the real clock. It is safe for concurrent use.
 type Clock struct {
 	o    Options
 	boot string
 
-	mu       sync.Mutex
-	floor    int64 // UTC ms
-	offset   int64 // added to the system's time: what the server's answer said
-	setAt    int64 // mono ms when last synced or set; -1 = never
+	mu sync.Mutex
+	// floor is a time that it certainly is or was: nothing sets the clock below.
+	floor mark
+	// shown is the latest time that a start before this one has shown. Time does not
+	// run backwards across a start, unless a source that is trusted says so: then it
+	// is a leap, and journalled.
+	shown    mark
+	set      mark // by the last trusted source
 	setBy    edge.ClockState
 	lastWall int64
 	lastMono int64
@@ -59,7 +91,7 @@ type Clock struct {
 // Leap is a jump of the wall time against monotonic time.
 type Leap struct {
 	By   time.Duration // forward positive
-	From edge.Stamp
+	From edge.Stamp    // the first reading after it
 }
 
 // New reads the boot id and the kept time.
@@ -67,31 +99,59 @@ func New(o Options) (*Clock, error) {
 	if o.Location == nil {
 		o.Location = time.UTC
 	}
+	if o.Source == nil {
+		o.Source = machine{}
+	}
 	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the boot id: %w", err)
 	}
-	c := &Clock{o: o, boot: strings.ReplaceAll(string(id), "-", "")[:8], setAt: -1, leaps: make(chan Leap, 8)}
+	mono := o.Source.Mono()
+	c := &Clock{o: o, boot: strings.ReplaceAll(string(id), "-", "")[:8], setBy: edge.ClockUnset, leaps: make(chan Leap, 8)}
+	c.floor, c.shown = mark{0, mono, byBuild}, mark{0, mono, byKept}
 	if !o.Build.IsZero() {
-		c.floor = o.Build.UnixMilli()
+		c.floor.wall = o.Build.UnixMilli()
 	}
 	if o.Keep != "" {
 		b, err := os.ReadFile(o.Keep)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-		case err != nil:
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("cannot read the kept time: %w", err)
-		default:
-			// A torn file is no reason not to open the gate: the floor is then lower.
-			if v, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64); err == nil {
-				c.floor = max(c.floor, v)
+		}
+		// A torn file is no reason not to open the gate: the floor is then lower.
+		for i, f := range strings.Fields(string(b)) {
+			v, err := strconv.ParseInt(f, 10, 64)
+			switch {
+			case err != nil:
+			case i == 0 && v > c.floor.wall:
+				c.floor = mark{v, mono, byKept}
+			case i == 1:
+				c.shown.wall = v
 			}
 		}
 	}
 	return c, nil
 }
 
-func boottime() int64 {
+// Seen tells of the last entry of the journal: a power cut may have come after the
+// time was kept for the last time.
+func (c *Clock) Seen(s edge.Stamp) {
+	mono := c.o.Source.Mono()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s.Clock.Trusted() && s.Time > c.floor.at(mono) {
+		c.floor = mark{s.Time, mono, byKept}
+	}
+	if s.Time > c.shown.at(mono) {
+		c.shown = mark{s.Time, mono, byKept}
+	}
+}
+
+// machine is the clocks of the machine that this program runs on.
+type machine struct{}
+
+func (machine) Wall() time.Time { return time.Now() }
+
+func (machine) Mono() int64 {
 	var ts unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
 		return time.Now().UnixMilli()
@@ -99,27 +159,41 @@ func boottime() int64 {
 	return ts.Nano() / 1e6
 }
 
+// Synced reads adjtimex(2).
+func (machine) Synced() bool {
+	var tx unix.Timex
+	state, err := unix.Adjtimex(&tx)
+	return err == nil && state != unix.TIME_ERROR && tx.Status&unix.STA_UNSYNC == 0
+}
+
 // Now reads the clocks.
 func (c *Clock) Now() edge.Stamp {
-	mono := boottime()
-	wall := time.Now().UnixMilli()
+	mono, wall := c.o.Source.Mono(), c.o.Source.Wall().UnixMilli()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s := edge.Stamp{Boot: c.boot, Mono: mono, Clock: edge.ClockUnset}
+	s := edge.Stamp{Boot: c.boot, Mono: mono, Time: wall, Clock: edge.ClockUnset, Source: bySystem}
 	switch {
-	case c.o.TrustSystem || kernelSynced():
-		c.setAt, c.setBy, c.offset = mono, edge.ClockSynced, 0
-		s.Clock = edge.ClockSynced
-	case c.setAt >= 0 && c.setBy == edge.ClockServer:
-		s.Clock = edge.ClockServer
-		s.Error = (mono - c.setAt) * driftPPM / 1_000_000
-	case c.setAt >= 0:
-		s.Clock = edge.ClockHoldover
-		s.Error = (mono - c.setAt) * driftPPM / 1_000_000
+	case c.o.TrustSystem:
+		s.Clock, s.Source = edge.ClockSynced, byBattery
+	case c.o.Source.Synced():
+		s.Clock, s.Source = edge.ClockSynced, byNTP
+	case c.setBy != edge.ClockUnset:
+		// By the monotonic clock: whoever sets the system's time meanwhile is nobody we
+		// trust.
+		s.Clock, s.Source, s.Time = edge.ClockHoldover, c.set.by, c.set.at(mono)
+		if c.setBy == edge.ClockServer {
+			s.Clock = edge.ClockServer
+		}
+		s.Error = (mono - c.set.mono) * driftPPM / 1_000_000
 	}
-	s.Time = wall + c.offset
-	if s.Time < c.floor {
-		s.Time, s.Clock, s.Error = c.floor, edge.ClockUnset, 0
+	if low := c.floor.at(mono); s.Time < low {
+		s.Time, s.Clock, s.Error, s.Source = low, edge.ClockUnset, 0, c.floor.by
+	}
+	switch low := c.shown.at(mono); {
+	case s.Clock.Trusted() && s.Clock == edge.ClockSynced:
+		c.set, c.setBy = mark{s.Time, mono, s.Source}, edge.ClockSynced
+	case !s.Clock.Trusted() && s.Time < low:
+		s.Time, s.Source = low, c.shown.by
 	}
 	if c.lastWall != 0 {
 		if by := time.Duration((s.Time-c.lastWall)-(mono-c.lastMono)) * time.Millisecond; by > leap || by < -leap {
@@ -135,29 +209,36 @@ func (c *Clock) Now() edge.Stamp {
 	return s
 }
 
-// kernelSynced reports whether NTP disciplines the kernel's clock (adjtimex(2)).
-func kernelSynced() bool {
-	var tx unix.Timex
-	state, err := unix.Adjtimex(&tx)
-	return err == nil && state != unix.TIME_ERROR && tx.Status&unix.STA_UNSYNC == 0
-}
-
 // Leaps yields jumps of the wall time, to be journalled.
 func (c *Clock) Leaps() <-chan Leap { return c.leaps }
 
 // SetServer takes the community server's signed time, as it was at this moment.
 // An NTP-disciplined clock is not moved by it, but the floor is.
 func (c *Clock) SetServer(t time.Time) {
-	mono := boottime()
+	mono := c.o.Source.Mono()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	ms := t.UnixMilli()
-	c.floor = max(c.floor, ms)
-	if kernelSynced() || c.o.TrustSystem {
+	if ms > c.floor.at(mono) {
+		c.floor = mark{ms, mono, byFloor}
+	}
+	if c.o.TrustSystem || c.o.Source.Synced() {
 		return
 	}
-	c.offset = ms - time.Now().UnixMilli()
-	c.setAt, c.setBy = mono, edge.ClockServer
+	c.set, c.setBy = mark{ms, mono, byServer}, edge.ClockServer
+}
+
+// Floor is a time that it certainly is or was: the newest of the program's build,
+// the kept time and signed server time, gone on since; and whether the present
+// time is better known than that. TLS checks certificates by it.
+func (c *Clock) Floor() (floor time.Time, trusted bool) {
+	s := c.Now()
+	if s.Clock.Trusted() {
+		return time.UnixMilli(s.Time), true
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.UnixMilli(c.floor.at(s.Mono)), false
 }
 
 // Run keeps the time on disk until ctx is done.
@@ -175,23 +256,30 @@ func (c *Clock) Run(ctx context.Context) error {
 	}
 }
 
+// keep writes two numbers: the floor, which no untrusted time can raise beyond the
+// truth, and the time shown.
 func (c *Clock) keep() {
 	if c.o.Keep == "" {
 		return
 	}
-	s := c.Now()
-	if !s.Clock.Trusted() {
-		// Keeping an untrusted time could raise the floor beyond the truth for good.
-		return
-	}
-	tmp := c.o.Keep + ".new"
-	err := os.WriteFile(tmp, []byte(strconv.FormatInt(s.Time, 10)+"\n"), 0o600)
-	if err == nil {
-		err = os.Rename(tmp, c.o.Keep)
-	}
-	if err != nil && c.o.Log != nil {
+	floor, _ := c.Floor()
+	shown := c.Now().Time
+	if err := writeWhole(c.o.Keep, fmt.Sprintf("%d\n%d\n", floor.UnixMilli(), shown)); err != nil && c.o.Log != nil {
 		c.o.Log.Warn("cannot keep the time", "file", filepath.Base(c.o.Keep), "err", err)
 	}
+}
+
+// writeWhole replaces a file: after a power cut there is the old text or the new.
+func writeWhole(path, text string) error {
+	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, werr := f.WriteString(text)
+	if err := errors.Join(werr, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
 }
 
 // Fake is a clock that stands still until told, for simulations and tests.

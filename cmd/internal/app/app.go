@@ -52,6 +52,7 @@ type Options struct {
 	Board   fs.FS // what the board tells of itself; nil = this machine's
 	// TrustClock takes the machine's time as synced.
 	TrustClock bool
+	Time       clock.Source // nil = the machine's clocks
 	Ready      func(a *App) // called when everything runs
 	Notifier   *Notifier    // of the service manager; nil = none
 }
@@ -99,7 +100,7 @@ func Build(ctx context.Context, cfg *config.Gate, o Options) (_ *App, err error)
 	if err := os.MkdirAll(cfg.State, 0o700); err != nil {
 		return nil, fmt.Errorf("cannot make the state folder: %w", err)
 	}
-	if a.Clock, err = clock.New(clock.Options{Location: cfg.Location, Build: o.Build, Keep: filepath.Join(cfg.State, "time"), TrustSystem: o.TrustClock, Log: a.log}); err != nil {
+	if a.Clock, err = clock.New(clock.Options{Location: cfg.Location, Build: o.Build, Keep: filepath.Join(cfg.State, "time"), TrustSystem: o.TrustClock, Source: o.Time, Log: a.log}); err != nil {
 		return nil, err
 	}
 	name := cfg.Community + "/" + cfg.Site + "/" + cfg.Gate
@@ -115,6 +116,9 @@ func Build(ctx context.Context, cfg *config.Gate, o Options) (_ *App, err error)
 	}
 	if a.Journal, err = journal.Open(ctx, filepath.Join(cfg.State, "journal.db"), journal.Options{Community: cfg.Community, Site: cfg.Site, Gate: cfg.Gate,
 		Clock: a.Clock, Signer: a.Identity.Signer(), Retention: cfg.Journal.Retention, Log: a.log}); err != nil {
+		return nil, err
+	}
+	if err := a.lastSeen(ctx); err != nil {
 		return nil, err
 	}
 	if a.Policies, err = openPolicies(ctx, cfg, a.Registry, a.log); err != nil {
@@ -417,7 +421,7 @@ func (a *App) begin(ctx context.Context) error {
 	if _, err = a.record(ctx, edge.KindStart, map[string]any{"version": a.o.Version, "interrupted": len(open)}); err != nil {
 		return err
 	}
-	return a.Policies.Started(ctx)
+	return errors.Join(a.Policies.Started(ctx), a.updateNote(ctx))
 }
 
 func (a *App) end() error {
@@ -471,7 +475,7 @@ func (a *App) watchClock(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case l := <-a.Clock.Leaps():
-			if _, err := a.record(ctx, edge.KindClock, map[string]any{"leap_ms": l.By.Milliseconds()}); err != nil {
+			if _, err := a.record(ctx, edge.KindClock, map[string]any{"leap_ms": l.By.Milliseconds(), "clock": l.From.Clock, "by": l.From.Source}); err != nil {
 				a.log.Error("cannot record a leap of the clock", "err", err)
 			}
 			a.log.Warn("the wall clock leapt", "by", l.By)
