@@ -162,3 +162,34 @@ func TestAlertRules(t *testing.T) {
 		}
 	}
 }
+
+// What an update left is an alert at the next start, once.
+func TestUpdateNote(t *testing.T) {
+	a, _ := gateIn(t, t.TempDir())
+	t.Cleanup(func() { _ = a.close() })
+	alerts := func() (out []string) {
+		eachEntry(t, a.Journal, func(e *edge.Entry) {
+			if e.Kind == edge.KindAlert {
+				out = append(out, string(e.Data))
+			}
+		})
+		return out
+	}
+	for i, text := range []string{`{"alert":"update_undone","text":"1.1 was undone"}`, "", "{"} {
+		path := filepath.Join(a.cfg.State, "update.note")
+		if text != "" {
+			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := a.updateNote(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(path); err == nil {
+			t.Error("the word is still there")
+		}
+		if got := alerts(); len(got) != []int{1, 1, 2}[i] || !strings.Contains(got[0], "1.1 was undone") {
+			t.Errorf("%q: %q", text, got)
+		}
+	}
+}

@@ -21,6 +21,7 @@ import (
 	"gatehouse/cmd/internal/journalcmd"
 	"gatehouse/cmd/internal/logs"
 	"gatehouse/cmd/internal/passcmd"
+	"gatehouse/cmd/internal/updatecmd"
 	"gatehouse/cmd/internal/version"
 )
 
@@ -65,7 +66,7 @@ sends it to the community server when there is a network.`,
 		c.PersistentFlags().StringVarP(&path, "config", "c", defaultConfig, "the gate's configuration")
 		return c
 	}
-	root.AddCommand(policyTree(), pass(), journalTree(), devicescmd.New(), benchTree())
+	root.AddCommand(policyTree(), pass(), journalTree(), devicescmd.New(), benchTree(), updateTree())
 	return root
 }
 
@@ -79,6 +80,24 @@ func benchTree() *cobra.Command {
 		}
 		return cfg.State, nil
 	})
+	c.PersistentFlags().StringVarP(&conf, "config", "c", defaultConfig, "the gate's configuration")
+	return c
+}
+
+// updateTree brings the gate to another version.
+func updateTree() *cobra.Command {
+	var conf string
+	c := updatecmd.Command(func() (updatecmd.Site, error) {
+		cfg, err := config.Load(conf)
+		if err != nil {
+			return updatecmd.Site{}, err
+		}
+		s := updatecmd.Site{State: cfg.State}
+		if cfg.Metrics.Listen != "" {
+			s.Health = "http://" + cfg.Metrics.Listen + "/healthz"
+		}
+		return s, nil
+	}, func(w io.Writer) *slog.Logger { return logs.New(w, false) })
 	c.PersistentFlags().StringVarP(&conf, "config", "c", defaultConfig, "the gate's configuration")
 	return c
 }

@@ -1,0 +1,505 @@
+// Package updatecmd is "gatehouse update": a new version from the operator's
+// package repository, tried before it counts, and undone by itself when the gate
+// does not become healthy with it. What installs is apt, which checks the
+// repository's signature and each package's hash (apt-secure(8)).
+package updatecmd
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Site is what an update needs to know of the gate.
+type Site struct {
+	State  string // folder of the databases
+	Health string // URL of /healthz; empty = only the service manager is asked
+}
+
+// Options say how an update goes.
+type Options struct {
+	Package string // gatehouse
+	Unit    string // gatehouse.service
+	Sources string // the one list of sources that is read; empty = all of the machine's
+	Stage   string // folder for packages and copies, kept over a power cut
+	Healthy time.Duration
+	Log     *slog.Logger
+	Out     io.Writer
+}
+
+// Updater does updates, one at a time.
+type Updater struct {
+	o    Options
+	site Site
+}
+
+// New makes an updater. It changes nothing.
+func New(o Options, s Site) *Updater { return &Updater{o, s} }
+
+// Versions are those that are installed and that the repository offers.
+type Versions struct{ Installed, Candidate string }
+
+// Newer reports whether there is something to do.
+func (v Versions) Newer() bool { return v.Candidate != "" && v.Candidate != v.Installed }
+
+// How far an update is, as kept for the start after a power cut.
+const (
+	phaseReady      = "ready"      // everything is staged; the service runs as before
+	phaseInstalling = "installing" // the new package goes in, the service is stopped
+	phaseTrying     = "trying"     // the new version runs and is watched
+	phaseUndoing    = "undoing"    // the old one comes back
+)
+
+// progress is kept in the stage folder, so that a power cut in the middle leaves
+// neither two halves nor a version nobody has watched.
+type progress struct {
+	Phase    string `json:"phase"`
+	Old, New string
+	OldFile  string `json:"old_file"`
+	NewFile  string `json:"new_file"`
+	Why      string `json:"why,omitempty"`
+}
+
+// Errors that callers tell apart.
+var (
+	ErrUndone   = errors.New("the update was undone")
+	ErrUnsigned = errors.New("the repository's signature is not good")
+)
+
+// Check reads the repository's list and says what it offers.
+func (u *Updater) Check(ctx context.Context) (Versions, error) {
+	args := append([]string{"update", "-q", "-o", "APT::Update::Error-Mode=any"}, u.sources()...)
+	if out, err := run(ctx, "apt-get", args...); err != nil {
+		if strings.Contains(out, "NO_PUBKEY") || strings.Contains(out, "is not signed") || strings.Contains(out, "BADSIG") || strings.Contains(out, "signature") {
+			return Versions{}, fmt.Errorf("cannot read the repository: %w: %s", ErrUnsigned, lastLine(out))
+		}
+		return Versions{}, fmt.Errorf("cannot read the repository: %w", err)
+	}
+	out, err := run(ctx, "apt-cache", append([]string{"policy", u.o.Package}, u.sources()...)...)
+	if err != nil {
+		return Versions{}, fmt.Errorf("cannot ask for versions: %w", err)
+	}
+	v := parsePolicy(out)
+	if v.Installed == "" {
+		return v, fmt.Errorf("the package %s is not installed: an update needs something to go back to", u.o.Package)
+	}
+	return v, nil
+}
+
+func (u *Updater) sources() []string {
+	if u.o.Sources == "" {
+		return nil
+	}
+	return []string{"-o", "Dir::Etc::sourcelist=" + u.o.Sources, "-o", "Dir::Etc::sourceparts=-", "-o", "APT::Get::List-Cleanup=0"}
+}
+
+var policyLine = regexp.MustCompile(`(?m)^ +(Installed|Candidate): (\S+)`)
+
+// parsePolicy reads what apt-cache policy prints in the C locale.
+func parsePolicy(out string) (v Versions) {
+	for _, m := range policyLine.FindAllStringSubmatch(out, -1) {
+		if m[2] == "(none)" {
+			continue
+		}
+		if m[1] == "Installed" {
+			v.Installed = m[2]
+		} else {
+			v.Candidate = m[2]
+		}
+	}
+	return v
+}
+
+// Apply brings the gate to the version that the repository offers. When the gate
+// is not healthy with it for the whole time that is watched, everything goes
+// back, and the error wraps ErrUndone.
+func (u *Updater) Apply(ctx context.Context) error {
+	unlock, err := u.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if p, err := u.load(); err != nil {
+		return err
+	} else if p != nil {
+		u.say("an update from %s to %s was interrupted; it is finished first", p.Old, p.New)
+		return u.resume(ctx, p)
+	}
+	v, err := u.Check(ctx)
+	if err != nil {
+		return err
+	}
+	if !v.Newer() {
+		u.say("%s %s is the newest", u.o.Package, v.Installed)
+		return nil
+	}
+	p := &progress{Phase: phaseReady, Old: v.Installed, New: v.Candidate}
+	if err := u.stage(ctx, p); err != nil {
+		return err
+	}
+	return u.install(ctx, p)
+}
+
+// Resume finishes or undoes what a power cut interrupted. It does nothing when
+// nothing was.
+func (u *Updater) Resume(ctx context.Context) error {
+	unlock, err := u.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	p, err := u.load()
+	if err != nil || p == nil {
+		return err
+	}
+	return u.resume(ctx, p)
+}
+
+func (u *Updater) resume(ctx context.Context, p *progress) error {
+	// dpkg itself may have been cut in two.
+	if _, err := run(ctx, "dpkg", "--configure", "-a"); err != nil {
+		u.o.Log.Warn("cannot finish interrupted packages", "err", err)
+	}
+	switch p.Phase {
+	case phaseReady:
+		return u.done(p)
+	case phaseTrying:
+		if err := u.watch(ctx); err == nil {
+			u.say("%s %s is healthy after the interruption", u.o.Package, p.New)
+			return u.done(p)
+		}
+	}
+	if p.Why == "" {
+		p.Why = "the power failed during the update"
+	}
+	return u.undo(ctx, p)
+}
+
+// stage fetches the new package, and the old one to go back to, before anything
+// is touched.
+func (u *Updater) stage(ctx context.Context, p *progress) error {
+	if err := os.MkdirAll(u.o.Stage, 0o700); err != nil {
+		return fmt.Errorf("cannot stage the update: %w", err)
+	}
+	var err error
+	if p.NewFile, err = u.fetch(ctx, p.New); err != nil {
+		return err
+	}
+	if p.OldFile, err = u.fetch(ctx, p.Old); err != nil {
+		return fmt.Errorf("nothing was changed: there would be no way back: %w", err)
+	}
+	// The new program starts at all, on this processor.
+	trial := filepath.Join(u.o.Stage, "trial")
+	if err := os.RemoveAll(trial); err != nil {
+		return err
+	}
+	defer os.RemoveAll(trial)
+	if _, err := run(ctx, "dpkg-deb", "-x", p.NewFile, trial); err != nil {
+		return fmt.Errorf("cannot unpack %s: %w", p.NewFile, err)
+	}
+	if _, err := run(ctx, filepath.Join(trial, "usr/bin", u.o.Package), "version"); err != nil {
+		return fmt.Errorf("nothing was changed: the new program does not start here: %w", err)
+	}
+	size, err := folderSize(u.site.State)
+	if err != nil {
+		return err
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(u.o.Stage, &st); err != nil {
+		return fmt.Errorf("cannot look at %s: %w", u.o.Stage, err)
+	}
+	if free := st.Bavail * uint64(st.Bsize); free < size+size/4 {
+		return fmt.Errorf("nothing was changed: %d MB are free at %s, a copy of the databases needs %d", free>>20, u.o.Stage, (size+size/4)>>20)
+	}
+	return u.save(p)
+}
+
+// fetch gives the file of one version: kept from an earlier update, or from the
+// repository.
+func (u *Updater) fetch(ctx context.Context, version string) (string, error) {
+	find := func() string {
+		// apt writes the colon of an epoch as %3a.
+		found, _ := filepath.Glob(filepath.Join(u.o.Stage, u.o.Package+"_"+strings.ReplaceAll(version, ":", "%3a")+"_*.deb"))
+		if len(found) == 0 {
+			return ""
+		}
+		return found[0]
+	}
+	if f := find(); f != "" {
+		return f, nil
+	}
+	args := append([]string{"-c", `cd "$1" && shift && exec apt-get download -q "$@"`, "sh", u.o.Stage, u.o.Package + "=" + version}, u.sources()...)
+	if _, err := run(ctx, "sh", args...); err != nil {
+		return "", fmt.Errorf("cannot fetch %s %s: %w", u.o.Package, version, err)
+	}
+	if f := find(); f != "" {
+		return f, nil
+	}
+	return "", fmt.Errorf("cannot fetch %s %s: it is not in %s afterwards", u.o.Package, version, u.o.Stage)
+}
+
+// install stops the gate, copies its databases, installs, starts and watches.
+func (u *Updater) install(ctx context.Context, p *progress) error {
+	u.say("updating %s from %s to %s", u.o.Package, p.Old, p.New)
+	p.Phase = phaseInstalling
+	if err := u.save(p); err != nil {
+		return err
+	}
+	if _, err := run(ctx, "systemctl", "stop", u.o.Unit); err != nil {
+		return errors.Join(fmt.Errorf("nothing was changed: the gate does not stop: %w", err), u.done(p))
+	}
+	if err := copyFolder(u.site.State, u.backup()); err != nil {
+		_, serr := run(ctx, "systemctl", "start", u.o.Unit)
+		return errors.Join(fmt.Errorf("nothing was changed: cannot copy the databases: %w", err), serr, u.done(p))
+	}
+	err := u.deb(ctx, p.NewFile)
+	if err == nil {
+		p.Phase = phaseTrying
+		if err = u.save(p); err == nil {
+			if _, err = run(ctx, "systemctl", "start", u.o.Unit); err == nil {
+				err = u.watch(ctx)
+			}
+		}
+	}
+	if err != nil {
+		p.Why = err.Error()
+		// Whoever gave up waiting still wants a gate that works.
+		return u.undo(context.WithoutCancel(ctx), p)
+	}
+	u.say("%s %s is healthy", u.o.Package, p.New)
+	return u.done(p)
+}
+
+func (u *Updater) deb(ctx context.Context, file string) error {
+	_, err := run(ctx, "apt-get", append([]string{"install", "-y", "-q", "--allow-downgrades", "--no-install-recommends", "-o", "Dpkg::Options::=--force-confold", file}, u.sources()...)...)
+	if err != nil {
+		return fmt.Errorf("cannot install %s: %w", filepath.Base(file), err)
+	}
+	return nil
+}
+
+// watch looks on until the gate has been healthy for the whole time.
+func (u *Updater) watch(ctx context.Context) error {
+	const every = time.Second
+	restarts := ""
+	answered := false
+	for end := time.Now().Add(u.o.Healthy); ; {
+		out, err := run(ctx, "systemctl", "show", "-p", "ActiveState", "-p", "NRestarts", u.o.Unit)
+		if err != nil {
+			return err
+		}
+		active, n := value(out, "ActiveState"), value(out, "NRestarts")
+		if active != "active" {
+			return fmt.Errorf("the service is %s", active)
+		}
+		if restarts == "" {
+			restarts = n
+		}
+		if n != restarts {
+			return errors.New("the service died and was started again")
+		}
+		if u.site.Health != "" {
+			err := healthz(ctx, u.site.Health)
+			if err != nil && answered {
+				return err
+			}
+			answered = answered || err == nil
+		}
+		if !time.Now().Before(end) {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(min(every, time.Until(end))):
+		}
+	}
+	if u.site.Health != "" && !answered {
+		return fmt.Errorf("%s never answered", u.site.Health)
+	}
+	return nil
+}
+
+func healthz(ctx context.Context, url string) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return fmt.Errorf("cannot ask the gate how it is: %w", err)
+	}
+	defer resp.Body.Close()
+	if b, _ := io.ReadAll(io.LimitReader(resp.Body, 500)); resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("the gate says of itself: %s", bytes.TrimSpace(b))
+	}
+	return nil
+}
+
+// undo brings the old version back. Its databases go on from where they are now
+// when it can read them: what was decided meanwhile is not lost. Only when it
+// cannot, the copies come back, and the newer ones are kept beside them.
+func (u *Updater) undo(ctx context.Context, p *progress) error {
+	u.say("%s: going back to %s", p.Why, p.Old)
+	p.Phase = phaseUndoing
+	errs := []error{u.save(p)}
+	step := func(err error) { errs = append(errs, err) }
+	_, err := run(ctx, "systemctl", "stop", u.o.Unit)
+	step(err)
+	step(u.deb(ctx, p.OldFile))
+	start := func() error {
+		if _, err := run(ctx, "systemctl", "start", u.o.Unit); err != nil {
+			return err
+		}
+		return u.watch(ctx)
+	}
+	if err := start(); err != nil {
+		u.say("%s does not run on the databases as they are (%v): the copies come back", p.Old, err)
+		_, err := run(ctx, "systemctl", "stop", u.o.Unit)
+		step(err)
+		step(u.restore(p))
+		step(start())
+	}
+	note := map[string]string{"alert": "update_undone", "text": fmt.Sprintf("%s %s was undone: %s", u.o.Package, p.New, p.Why)}
+	step(u.note(note))
+	step(u.done(p))
+	return errors.Join(fmt.Errorf("%w: %s", ErrUndone, p.Why), errors.Join(errs...))
+}
+
+// restore puts the copies in the place of the databases.
+func (u *Updater) restore(p *progress) error {
+	if _, err := os.Stat(u.backup()); err != nil {
+		return fmt.Errorf("there is no copy of the databases: %w", err)
+	}
+	aside := u.site.State + ".of-" + p.New
+	if err := copyFolder(u.backup(), aside); err != nil {
+		return err
+	}
+	// Exchanged in one step: there is no moment without databases (renameat2(2)).
+	if err := unix.Renameat2(unix.AT_FDCWD, u.site.State, unix.AT_FDCWD, aside, unix.RENAME_EXCHANGE); err != nil {
+		return fmt.Errorf("cannot set the newer databases aside: %w", err)
+	}
+	return nil
+}
+
+// Note is the file in the state folder in which an update leaves word for the
+// gate, which makes an alert of it at its next start.
+const Note = "update.note"
+
+func (u *Updater) note(v map[string]string) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(u.site.State, Note)
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		return err
+	}
+	return like(path, u.site.State)
+}
+
+func (u *Updater) backup() string { return filepath.Join(u.o.Stage, "state") }
+func (u *Updater) file() string   { return filepath.Join(u.o.Stage, "progress.json") }
+
+func (u *Updater) save(p *progress) error {
+	b, err := json.Marshal(p)
+	if err != nil {
+		return err
+	}
+	tmp := u.file() + ".new"
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return fmt.Errorf("cannot note how far the update is: %w", err)
+	}
+	_, err = f.Write(b)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("cannot note how far the update is: %w", err)
+	}
+	return os.Rename(tmp, u.file())
+}
+
+func (u *Updater) load() (*progress, error) {
+	b, err := os.ReadFile(u.file())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	p := new(progress)
+	if err == nil {
+		err = json.Unmarshal(b, p)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot read how far an earlier update was (remove %s to forget it): %w", u.file(), err)
+	}
+	return p, nil
+}
+
+// done ends an update. The packages stay: the older one is the next way back.
+func (u *Updater) done(p *progress) error {
+	old, _ := filepath.Glob(filepath.Join(u.o.Stage, "*.deb"))
+	for _, f := range old {
+		if f != p.NewFile && f != p.OldFile {
+			_ = os.Remove(f)
+		}
+	}
+	return errors.Join(os.RemoveAll(u.backup()), os.Remove(u.file()))
+}
+
+func (u *Updater) lock() (func(), error) {
+	if err := os.MkdirAll(u.o.Stage, 0o700); err != nil {
+		return nil, fmt.Errorf("cannot update: %w", err)
+	}
+	f, err := os.OpenFile(filepath.Join(u.o.Stage, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("cannot update: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(errors.New("another update is going on"), f.Close())
+	}
+	return func() { _ = f.Close() }, nil
+}
+
+func (u *Updater) say(format string, args ...any) {
+	fmt.Fprintf(u.o.Out, format+"\n", args...)
+}
+
+// run runs a program in the C locale and gives what it said.
+func run(ctx context.Context, name string, args ...string) (string, error) {
+	c := exec.CommandContext(ctx, name, args...)
+	c.Env = append(os.Environ(), "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive")
+	c.WaitDelay = 10 * time.Second
+	out, err := c.CombinedOutput()
+	if err != nil {
+		return string(out), fmt.Errorf("%s: %w: %s", filepath.Base(name), err, lastLine(string(out)))
+	}
+	return string(out), nil
+}
+
+func lastLine(s string) string {
+	s = strings.TrimSpace(s)
+	return s[strings.LastIndexByte(s, '\n')+1:]
+}
+
+func value(lines, key string) string {
+	for line := range strings.Lines(lines) {
+		if v, ok := strings.CutPrefix(strings.TrimSpace(line), key+"="); ok {
+			return v
+		}
+	}
+	return ""
+}
