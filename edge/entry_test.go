@@ -46,6 +46,7 @@ var goldens = []Entry{
 	{Kind: KindAlert, Lane: "east-in", Of: -1, Actor: "system", Stamp: stamp, Data: raw(`{"alert":"tamper","open":true}`)},
 	{Kind: KindAccess, Of: -1, Actor: "guard:7", Stamp: stamp, Data: raw(`{"view":"pass","pass":1832}`)},
 	{Kind: KindSession, Of: -1, Actor: "guard:7", Stamp: stamp, Data: raw(`{"event":"login"}`)},
+	{Kind: KindAccount, Of: -1, Actor: "manager:1", Stamp: stamp, Data: raw(`{"action":"role","account":7,"role":"supervisor","before":"guard"}`)},
 	{Kind: KindSnapshot, Of: -1, Actor: "system", Stamp: stamp, Deltas: []Delta{{Cell: Cell{Name: CellPosition, Subject: "p1832"}, Op: OpSet, Value: PositionInside}}},
 	{Kind: KindPurge, Of: -1, Actor: "system", Stamp: stamp, Data: raw(`{"from":0,"to":512,"before":1771207200000}`)},
 	{Kind: KindTest, Lane: "east-in", Of: -1, Actor: "installer:1", Stamp: stamp, Data: raw(`{"test":"lamp"}`)},

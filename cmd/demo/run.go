@@ -86,7 +86,7 @@ func runDemo(ctx context.Context, s settings, scr *screen) (_ *summary, err erro
 	}
 	scr.line("%s after the start: %d people of %d households are on the roster of %d gates", time.Since(began).Round(time.Millisecond), len(est.People), len(est.Households), len(w.gates))
 	for _, g := range w.gates {
-		scr.line("  the guard's page of gate %-6s %s", g.name, g.app.Console.URL())
+		scr.line("  the guard's page of gate %-6s %s (number 1, PIN %s)", g.name, g.app.Console.URL(), g.pin)
 	}
 
 	streetCtx, stopStreet := context.WithTimeout(pctx, s.length)

@@ -23,6 +23,7 @@ import (
 	"gatehouse/device"
 	"gatehouse/device/sim"
 	"gatehouse/edge"
+	"gatehouse/edge/console/accounts"
 	firmwareconfig "gatehouse/firmware-config"
 )
 
@@ -47,6 +48,7 @@ type gate struct {
 	rigs []rig
 	runs []func(ctx context.Context) error // emulators
 	desk bool
+	pin  string // of the account that looks at its page
 }
 
 func newWorld(dir, url string, s settings, est *estate.Estate, log *slog.Logger, scr *screen, t *tally) *world {
@@ -203,6 +205,11 @@ func (w *world) build(ctx context.Context, srv *server) error {
 			Ready: func(*app.App) { w.ready.Done() }})
 		if err != nil {
 			return err
+		}
+		// A PIN of this run: there is no default one anywhere.
+		g.pin = fmt.Sprintf("%08d", 10_000_000+rand.IntN(80_000_000))
+		if _, _, err := g.app.People.Add(ctx, "system", accounts.Person{Name: "Demo", Role: accounts.Manager}, g.pin); err != nil {
+			return fmt.Errorf("cannot make the demo's account: %w", err)
 		}
 		id := g.app.Identity
 		if err := srv.RegisterGate(ctx, siteName, g.name, id.Signer().Public(), id.Recipient(), "the demo"); err != nil {

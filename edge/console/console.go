@@ -8,17 +8,14 @@ package console
 
 import (
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
-	"crypto/subtle"
 	"embed"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"html/template"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -26,6 +23,7 @@ import (
 	"time"
 
 	"gatehouse/edge"
+	"gatehouse/edge/console/accounts"
 	"gatehouse/edge/text"
 )
 
@@ -57,7 +55,6 @@ type Config struct {
 	Gate      string // its name, for people
 	Language  string // of the site
 	Languages []string
-	Code      string // who shows it may act; see Handler
 	Location  *time.Location
 }
 
@@ -66,6 +63,7 @@ type Deps struct {
 	Lanes   Lanes
 	Journal Journal
 	Passes  Passes
+	People  *accounts.Accounts // nil = they could not be opened: public pages only
 	Text    *text.Catalogue
 	Sync    func() edge.SyncStatus // nil = the gate stands alone
 	Devices func() []edge.DeviceHealth
@@ -122,8 +120,8 @@ func New(cfg Config, deps Deps) (*Console, error) {
 // Addr is where the console listens.
 func (c *Console) Addr() string { return c.ln.Addr().String() }
 
-// URL is the guard's link.
-func (c *Console) URL() string { return "http://" + c.Addr() + "/?code=" + c.cfg.Code }
+// URL is where the guard's page is.
+func (c *Console) URL() string { return "http://" + c.Addr() + "/" }
 
 // Close gives the port back when Run was never called.
 func (c *Console) Close() error { return c.ln.Close() }
@@ -155,111 +153,41 @@ func (c *Console) Run(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// right says who may call a route.
-type right int
-
-const (
-	public right = iota // anybody on the gate's network
-	guard               // who has shown the code
-)
-
-type route struct {
-	pattern string
-	who     right
-	handle  http.HandlerFunc
-}
-
-// routes is the one table of routes and who may call each.
-func (c *Console) routes() []route {
-	return []route{
-		{"GET /{$}", guard, c.lanes},
-		{"GET /live", guard, c.live},
-		{"POST /act", guard, c.act},
-		{"GET /passes", guard, c.passes},
-		{"POST /passes", guard, c.changePass},
-		{"GET /journal", guard, c.journal},
-		{"GET /journal/{seq}", guard, c.entry},
-		{"GET /devices", guard, c.devices},
-		{"GET /rules", public, c.rules},
-		{"GET /display/{lane}", public, c.display},
-		{"GET /display/{lane}/live", public, c.displayLive},
-		{"GET /assets/{name}", public, c.asset},
-		{"GET /enter", public, c.enter},
-		{"POST /enter", public, c.enter},
-	}
-}
-
-// Handler is the console without its listener. Every route but the public
-// ones wants the code, given once as ?code= and then kept in a cookie.
+// Handler is the console without its listener.
 func (c *Console) Handler() http.Handler {
 	mux := http.NewServeMux()
 	for _, r := range c.routes() {
-		h := r.handle
-		if r.who == guard {
-			h = c.guarded(h)
-		}
-		mux.HandleFunc(r.pattern, h)
+		mux.HandleFunc(r.pattern, c.guarded(r))
 	}
 	cross := http.NewCrossOriginProtection()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
-		h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'")
+		h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self'; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'")
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Referrer-Policy", "no-referrer")
 		h.Set("Cache-Control", "no-store")
 		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+		if c.chooseLanguage(w, r) {
+			return
+		}
 		cross.Handler(mux).ServeHTTP(w, r)
 	})
 }
 
-const cookie = "gatehouse"
-
-type actorKey struct{}
-
-func (c *Console) guarded(next http.HandlerFunc) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		if code := r.URL.Query().Get("code"); code != "" && r.Method == http.MethodGet && c.rightCode(code) {
-			c.setCookie(w, "guard")
-			// The code does not stay in the address bar, where a photograph finds it.
-			http.Redirect(w, r, r.URL.Path, http.StatusSeeOther)
-			return
-		}
-		if k, err := r.Cookie(cookie); err == nil {
-			if actor, ok := c.actor(k.Value); ok {
-				next(w, r.WithContext(context.WithValue(r.Context(), actorKey{}, actor)))
-				return
-			}
-		}
-		if r.Method == http.MethodGet && strings.Contains(r.Header.Get("Accept"), "text/html") {
-			http.Redirect(w, r, "/enter", http.StatusSeeOther)
-			return
-		}
-		http.Error(w, c.say(r, "console.enter_first"), http.StatusUnauthorized)
+// chooseLanguage keeps the language that any page is asked for with ?lang=, and
+// shows the page again without it.
+func (c *Console) chooseLanguage(w http.ResponseWriter, r *http.Request) bool {
+	q := r.URL.Query()
+	l := q.Get("lang")
+	if r.Method != http.MethodGet || !slices.Contains(c.cfg.Languages, l) {
+		return false
 	}
-}
-
-func (c *Console) rightCode(code string) bool {
-	return c.cfg.Code != "" && subtle.ConstantTimeCompare([]byte(code), []byte(c.cfg.Code)) == 1
-}
-
-// A session is the guard's name and a MAC of it under the code: it outlives a
-// restart of the daemon, and ends when the code is changed.
-func (c *Console) session(actor string) string {
-	m := hmac.New(sha256.New, []byte(c.cfg.Code))
-	m.Write([]byte("console session\x00" + actor))
-	return actor + "." + hex.EncodeToString(m.Sum(nil))
-}
-
-func (c *Console) actor(session string) (string, bool) {
-	actor, _, ok := strings.Cut(session, ".")
-	if !ok || c.cfg.Code == "" || subtle.ConstantTimeCompare([]byte(session), []byte(c.session(actor))) != 1 {
-		return "", false
-	}
-	return actor, true
-}
-
-func (c *Console) setCookie(w http.ResponseWriter, actor string) {
-	http.SetCookie(w, &http.Cookie{Name: cookie, Value: c.session(actor), Path: "/", HttpOnly: true, SameSite: http.SameSiteStrictMode, MaxAge: 30 * 24 * 3600})
+	http.SetCookie(w, &http.Cookie{Name: "lang", Value: l, Path: "/", SameSite: http.SameSiteStrictMode, MaxAge: 365 * 24 * 3600})
+	q.Del("lang")
+	// Of the address only what cannot lead to another host.
+	to := url.URL{Path: "/" + strings.TrimLeft(r.URL.Path, "/\\"), RawQuery: q.Encode()}
+	http.Redirect(w, r, to.String(), http.StatusSeeOther)
+	return true
 }
 
 // record journals what must not happen unrecorded.
@@ -272,11 +200,6 @@ func (c *Console) record(ctx context.Context, k edge.Kind, actor string, data an
 		return err
 	}
 	return nil
-}
-
-func actorOf(r *http.Request) string {
-	a, _ := r.Context().Value(actorKey{}).(string)
-	return a
 }
 
 // lang is the language of a request: chosen, else the browser's, else the site's.
@@ -298,31 +221,6 @@ func (c *Console) lang(r *http.Request) string {
 
 func (c *Console) say(r *http.Request, id string) string { return c.deps.Text.For(c.lang(r)).T(id) }
 
-func (c *Console) enter(w http.ResponseWriter, r *http.Request) {
-	msg, number := "", ""
-	if r.Method == http.MethodPost {
-		number = strings.TrimSpace(r.PostFormValue("number"))
-		n, err := strconv.ParseUint(number, 10, 16)
-		switch {
-		case err != nil || n == 0:
-			msg = c.say(r, "console.wrong_number")
-		case !c.rightCode(strings.TrimSpace(r.PostFormValue("code"))):
-			msg = c.say(r, "console.wrong_code")
-		default:
-			actor := "guard:" + strconv.FormatUint(n, 10)
-			if err := c.record(r.Context(), edge.KindSession, actor, map[string]any{"action": "login"}); err != nil {
-				msg = c.say(r, "console.failed")
-				break
-			}
-			c.setCookie(w, actor)
-			http.Redirect(w, r, "/", http.StatusSeeOther)
-			return
-		}
-		w.WriteHeader(http.StatusForbidden)
-	}
-	c.render(w, r, "enter.html", map[string]any{"Message": msg, "Number": number})
-}
-
 func (c *Console) asset(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("name")
 	types := map[string]string{"console.css": "text/css; charset=utf-8", "console.js": "text/javascript; charset=utf-8"}
@@ -340,11 +238,6 @@ func (c *Console) asset(w http.ResponseWriter, r *http.Request) {
 }
 
 func (c *Console) lanes(w http.ResponseWriter, r *http.Request) {
-	if l := r.URL.Query().Get("lang"); slices.Contains(c.cfg.Languages, l) {
-		http.SetCookie(w, &http.Cookie{Name: "lang", Value: l, Path: "/", SameSite: http.SameSiteStrictMode, MaxAge: 365 * 24 * 3600})
-		http.Redirect(w, r, "/", http.StatusSeeOther)
-		return
-	}
 	p := c.deps.Text.For(c.lang(r))
 	data := map[string]any{"Status": c.status(p), "Entries": c.entries(r.Context(), p)}
 	var lanes []panel
@@ -358,7 +251,7 @@ func (c *Console) lanes(w http.ResponseWriter, r *http.Request) {
 func (c *Console) render(w http.ResponseWriter, r *http.Request, name string, data any) {
 	lang := c.lang(r)
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	err := c.pages[lang].ExecuteTemplate(w, name, page{Lang: lang, Gate: c.cfg.Gate, Actor: actorOf(r), Languages: c.cfg.Languages, Path: r.URL.Path, Data: data})
+	err := c.pages[lang].ExecuteTemplate(w, name, c.page(r, lang, data))
 	if err != nil && r.Context().Err() == nil {
 		c.deps.Log.Warn("cannot show a page", "page", name, "err", err)
 	}
@@ -418,6 +311,11 @@ func (c *Console) act(w http.ResponseWriter, r *http.Request) {
 	a.Actor = actorOf(r)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	// The second person is who has proved to be there, not who was typed.
+	var ok bool
+	if a.Second, ok = c.second(w, r); !ok {
 		return
 	}
 	switch err := c.deps.Lanes.Do(r.Context(), a); {

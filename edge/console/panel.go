@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"html/template"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -11,14 +12,44 @@ import (
 
 	"gatehouse/device"
 	"gatehouse/edge"
+	"gatehouse/edge/console/accounts"
 	"gatehouse/edge/text"
 )
 
 // page is what every page is made of.
 type page struct {
-	Lang, Gate, Actor, Path string
-	Languages               []string
-	Data                    any
+	Lang, Gate, Path string
+	Languages        []string
+	Person           *accounts.Person // nil = nobody is known
+	Data             any
+}
+
+func (c *Console) page(r *http.Request, lang string, data any) page {
+	out := page{Lang: lang, Gate: c.cfg.Gate, Languages: c.cfg.Languages, Path: r.URL.Path, Data: data}
+	if p := personOf(r); p.Role != "" {
+		out.Person = &p
+	}
+	return out
+}
+
+// May says whether whoever looks at the page has a right.
+func (p page) May(what string) bool {
+	if p.Person == nil {
+		return right(what) == public
+	}
+	return has(p.Person.Role, right(what))
+}
+
+// Rights are all that they have, for a page's style and script.
+func (p page) Rights() string {
+	var out []string
+	for r := range holders {
+		if p.May(string(r)) {
+			out = append(out, string(r))
+		}
+	}
+	slices.Sort(out)
+	return strings.Join(out, " ")
 }
 
 // loadPages parses the pages once for each language.
@@ -366,7 +397,7 @@ func (c *Console) line(p *text.Printer, s edge.Stored) (line, *edge.Entry, bool)
 	if e.Result != "" {
 		l.What, l.Class = word(p, "result.", e.Result), e.Result
 	}
-	if strings.HasPrefix(e.Actor, "guard") {
+	if strings.Contains(e.Actor, ":") {
 		l.Why = strings.Join(clean(l.Why, e.Actor), " · ")
 	}
 	if e.Facts != nil && e.Facts.Pass != nil {

@@ -29,6 +29,7 @@ import (
 	"gatehouse/edge"
 	"gatehouse/edge/clock"
 	"gatehouse/edge/console"
+	"gatehouse/edge/console/accounts"
 	"gatehouse/edge/identity"
 	"gatehouse/edge/journal"
 	"gatehouse/edge/lane"
@@ -70,6 +71,7 @@ type App struct {
 	Registry *registry.Registry
 	Policies *policies
 	Console  *console.Console
+	People   *accounts.Accounts // nil = no console, or they cannot be opened
 	board    *boardWatch
 	metrics  *metrics
 	Lanes    *Lanes
@@ -79,7 +81,6 @@ type App struct {
 	closers  []device.Device
 	serves   []string
 	link     *link // to the community server; nil = the gate stands alone
-	code     string
 }
 
 // patience is how long a part may take to stop.
@@ -135,10 +136,8 @@ func Build(ctx context.Context, cfg *config.Gate, o Options) (_ *App, err error)
 		}
 	}
 	if cfg.Console.Listen != "" {
-		if a.code, err = consoleCode(filepath.Join(cfg.State, "keys", "console.code")); err != nil {
-			return nil, err
-		}
-		deps := console.Deps{Lanes: a.Lanes, Journal: a.Journal, Passes: a.Registry, Text: a.text, Devices: a.Devices, Rules: a.rules, Log: a.log,
+		a.openPeople(ctx)
+		deps := console.Deps{Lanes: a.Lanes, Journal: a.Journal, Passes: a.Registry, People: a.People, Text: a.text, Devices: a.Devices, Rules: a.rules, Log: a.log,
 			Record: func(ctx context.Context, k edge.Kind, actor string, data any) error {
 				_, err := a.recordBy(ctx, k, actor, data)
 				return err
@@ -146,7 +145,7 @@ func Build(ctx context.Context, cfg *config.Gate, o Options) (_ *App, err error)
 		if a.link != nil {
 			deps.Sync = a.SyncStatus
 		}
-		if a.Console, err = console.New(console.Config{Listen: cfg.Console.Listen, Gate: cfg.Name, Language: cfg.Language, Code: a.code, Location: cfg.Location}, deps); err != nil {
+		if a.Console, err = console.New(console.Config{Listen: cfg.Console.Listen, Gate: cfg.Name, Language: cfg.Language, Location: cfg.Location}, deps); err != nil {
 			return nil, err
 		}
 	}
@@ -368,7 +367,7 @@ func (a *App) Run(ctx context.Context) error {
 		stages = append(stages, stage{"sync", a.link.run, nil})
 	}
 	if a.Console != nil {
-		stages = append(stages, stage{"console", a.Console.Run, nil})
+		stages = append(stages, stage{"accounts", a.runPeople, a.closePeople}, stage{"console", a.Console.Run, nil})
 	}
 	if a.cfg.Metrics.Listen != "" {
 		stages = append(stages, stage{"metrics", a.serveHealth, nil})
@@ -507,6 +506,7 @@ func (a *App) close() error {
 	if a.Console != nil {
 		errs = append(errs, a.Console.Close())
 	}
+	errs = append(errs, a.closePeople())
 	if a.Registry != nil {
 		errs = append(errs, a.Registry.Close())
 	}

@@ -2,13 +2,7 @@ package app
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/base32"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"strings"
 
 	"gatehouse/edge"
 	"gatehouse/edge/lane"
@@ -71,25 +65,4 @@ func (l *Lanes) Do(ctx context.Context, a edge.Action) error {
 		return fmt.Errorf("no lane is called %q: %w", a.Lane, edge.ErrUnknown)
 	}
 	return x.Do(ctx, a)
-}
-
-// consoleCode reads the code that opens the guard's page, or makes one.
-func consoleCode(path string) (string, error) {
-	b, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		var raw [10]byte
-		if _, err := rand.Read(raw[:]); err != nil {
-			return "", err
-		}
-		b = []byte(strings.ToLower(base32.StdEncoding.EncodeToString(raw[:])) + "\n")
-		err = os.WriteFile(path, b, 0o600)
-	}
-	if err != nil {
-		return "", fmt.Errorf("cannot read the console's code: %w", err)
-	}
-	code := strings.TrimSpace(string(b))
-	if len(code) < 8 {
-		return "", fmt.Errorf("the console's code in %s is shorter than 8 characters: remove the file, and another is made", path)
-	}
-	return code, nil
 }

@@ -49,6 +49,7 @@ type Gate struct {
 	Lanes []Lane `yaml:"-"`
 
 	Location *time.Location `yaml:"-"`
+	Enrolled *Enrolled      `yaml:"-"` // nil = the community server has not approved this device
 	file     string
 }
 
@@ -86,6 +87,9 @@ type Console struct {
 	Listen string `yaml:"listen"` // host:port; empty = no console
 	Cert   string `yaml:"cert"`   // own certificate; made on first start when empty
 	Key    string `yaml:"key"`
+	// FirstCode is a file beside the one in the state folder for the code that sets
+	// up the first manager, on the boot partition for example.
+	FirstCode string `yaml:"first_code_file"`
 }
 
 // Metrics is where a monitoring system asks how the gate is: /metrics and /healthz.
@@ -158,7 +162,11 @@ func Load(path string) (*Gate, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the configuration: %w", err)
 	}
-	return Parse(path, src)
+	g, err := Parse(path, src)
+	if err != nil {
+		return nil, err
+	}
+	return g, g.readEnrolled()
 }
 
 var id = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
@@ -199,7 +207,7 @@ func Parse(path string, src []byte) (*Gate, error) {
 	for i := range g.Superior {
 		g.Superior[i] = g.abs(g.Superior[i])
 	}
-	for _, p := range []*string{&g.State, &g.Keys.Site, &g.Sync.Password, &g.Sync.CA, &g.Sync.Cert, &g.Sync.Key, &g.Sync.Trust, &g.Console.Cert, &g.Console.Key} {
+	for _, p := range []*string{&g.State, &g.Keys.Site, &g.Sync.Password, &g.Sync.CA, &g.Sync.Cert, &g.Sync.Key, &g.Sync.Trust, &g.Console.Cert, &g.Console.Key, &g.Console.FirstCode} {
 		*p = g.abs(*p)
 	}
 	g.checkSync(root.At("sync"), &errs)

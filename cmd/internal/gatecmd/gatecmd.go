@@ -165,7 +165,7 @@ SIGHUP reads the policy file again.`,
 					status := fmt.Sprintf("%s: %d lanes, policy %s", cfg.Name, len(a.Lanes.Views()), a.Policies.Hash())
 					log.Info("the gate is open for business", "gate", cfg.Gate, "lanes", len(a.Lanes.Views()), "policy", a.Policies.Hash(), "entries", a.Journal.Size())
 					if a.Console != nil {
-						log.Info("the guard's page", "address", "http://"+a.Console.Addr()+"/", "code_file", cfg.State+"/keys/console.code")
+						log.Info("the guard's page", "address", a.Console.URL())
 					}
 					n.Ready(status)
 				}})
