@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -57,9 +58,11 @@ type Journal struct {
 	stmts statements
 	cell  *sql.Stmt // reads one cell, beside the writer
 
-	// write serialises everybody who writes. Appenders queue up in pending and
-	// whoever gets write commits for all of them.
+	// write serialises everybody who writes. Appenders queue up in pending; the one
+	// that gets lead commits for all of them, while the others wait for their own.
 	write   sync.Mutex
+	lead    chan struct{}
+	round   round // of the leader alone
 	mu      sync.Mutex
 	pending []*request
 	grown   chan struct{} // closed and replaced when size grows
@@ -105,7 +108,7 @@ func Open(ctx context.Context, path string, o Options) (*Journal, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the journal: %w", err)
 	}
-	j := &Journal{db: db, o: o, log: o.Log, grown: make(chan struct{})}
+	j := &Journal{db: db, o: o, log: o.Log, lead: make(chan struct{}, 1), grown: make(chan struct{})}
 	if j.log == nil {
 		j.log = slog.New(slog.DiscardHandler)
 	}
@@ -246,28 +249,70 @@ func (j *Journal) Append(ctx context.Context, e *edge.Entry, expect []edge.Expec
 	j.mu.Lock()
 	j.pending = append(j.pending, r)
 	j.mu.Unlock()
-
-	j.write.Lock()
-	j.mu.Lock()
-	batch := j.pending
-	j.pending = nil
-	j.mu.Unlock()
-	if len(batch) > 0 {
-		j.busy.Store(time.Now().UnixNano())
-		err := j.commit(context.WithoutCancel(ctx), batch, nil)
-		j.busy.Store(0)
-		if err != nil {
-			for _, b := range batch {
-				b.err = err
-			}
-		}
-		for _, b := range batch {
-			close(b.done)
-		}
+	select {
+	case <-r.done:
+	case j.lead <- struct{}{}:
+		j.commitPending(context.WithoutCancel(ctx), r)
+		<-j.lead
 	}
-	j.write.Unlock()
 	<-r.done
 	return r.seq, r.err
+}
+
+// round is what a leader knows of the commit before its own.
+type round struct {
+	want  int           // appends that took part in it, or had come when it ended
+	took  time.Duration // the commit
+	ended time.Time
+}
+
+// commitPending commits for all who are waiting; own may be done already.
+func (j *Journal) commitPending(ctx context.Context, own *request) {
+	select {
+	case <-own.done:
+		return
+	default:
+	}
+	j.write.Lock()
+	defer j.write.Unlock()
+	batch := j.gather()
+	began := time.Now()
+	j.busy.Store(began.UnixNano())
+	err := j.commit(ctx, batch, nil)
+	j.busy.Store(0)
+	j.mu.Lock()
+	j.round = round{want: len(batch) + len(j.pending), ended: time.Now()}
+	j.mu.Unlock()
+	j.round.took = j.round.ended.Sub(began)
+	for _, b := range batch {
+		if err != nil {
+			b.err = err
+		}
+		close(b.done)
+	}
+}
+
+// gather takes the appends that wait. Where several lanes are hot on each
+// other's heels, those that the last commit released are about to come again:
+// they are given a quarter of a commit's time to do so, since one commit for all
+// is shorter than two. A lane by itself never waits.
+func (j *Journal) gather() []*request {
+	now := time.Now()
+	until := now
+	if now.Sub(j.round.ended) < j.round.took {
+		until = now.Add(j.round.took / 4)
+	}
+	for {
+		j.mu.Lock()
+		if len(j.pending) >= j.round.want || !time.Now().Before(until) {
+			batch := j.pending
+			j.pending = nil
+			j.mu.Unlock()
+			return batch
+		}
+		j.mu.Unlock()
+		runtime.Gosched()
+	}
 }
 
 // commit writes the requests in one transaction. The error is that of the
