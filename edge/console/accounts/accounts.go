@@ -110,6 +110,7 @@ type Options struct {
 	// Gate is community/site/gate, which inspectors' credentials are asked for.
 	Community, Site, Gate string
 	Authorities           func() []note.Verifier // whose inspectors are let in; nil = nobody's
+	Build                 time.Time              // of the program: no credential that ended before is taken
 	Log                   *slog.Logger
 }
 

@@ -152,7 +152,7 @@ func (a *Accounts) Session(ctx context.Context, token string) (Session, error) {
 	s.Began = time.UnixMilli(began)
 	stamp := a.now()
 	now := stamp.Time
-	over := until != 0 && now >= until
+	over := until != 0 && now >= until && stamp.Clock.Trusted()
 	if s.Role.Acts() {
 		if now-began > shift.Milliseconds() {
 			if over, err = a.others(ctx, token, began); err != nil {
