@@ -93,7 +93,7 @@ func (i Invitation) String() string {
 // ParseInvitation reads what String made.
 func ParseInvitation(s string) (Invitation, error) {
 	bad := func(why string) (Invitation, error) {
-		return Invitation{}, fmt.Errorf("%w: %.200q is not an invitation (communityd gates invite prints one): %s", ErrMalformed, s, why)
+		return Invitation{}, fmt.Errorf("%w: %.200q is not an invitation (communityd invite prints one): %s", ErrMalformed, s, why)
 	}
 	u, err := url.Parse(strings.TrimSpace(s))
 	if err != nil || u.Scheme != "gatehouse" {

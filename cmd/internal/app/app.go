@@ -54,6 +54,7 @@ type Options struct {
 	// TrustClock takes the machine's time as synced.
 	TrustClock bool
 	Time       clock.Source // nil = the machine's clocks
+	Renew      Pace         // of certificates
 	Ready      func(a *App) // called when everything runs
 	Notifier   *Notifier    // of the service manager; nil = none
 }
@@ -119,7 +120,7 @@ func Build(ctx context.Context, cfg *config.Gate, o Options) (_ *App, err error)
 		Clock: a.Clock, Signer: a.Identity.Signer(), Retention: cfg.Journal.Retention, Log: a.log}); err != nil {
 		return nil, err
 	}
-	if err := a.lastSeen(ctx); err != nil {
+	if err := errors.Join(a.lastSeen(ctx), a.newEpoch(ctx)); err != nil {
 		return nil, err
 	}
 	if a.Policies, err = openPolicies(ctx, cfg, a.Registry, a.log); err != nil {

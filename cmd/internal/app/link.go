@@ -1,10 +1,12 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
+	"net/url"
 	"os"
 	"strings"
 
@@ -20,6 +22,8 @@ import (
 
 // link is the way to the community server and back.
 type link struct {
+	app    *App
+	pace   Pace
 	client *mqtt.Client
 	up     *uplink.Uplink
 	down   *downlink.Downlink
@@ -28,7 +32,7 @@ type link struct {
 // newLink builds the transport, the uplink and the downlink. Nothing connects.
 func newLink(a *App) (*link, error) {
 	c := a.cfg.Sync
-	trust, err := readTrust(c.Trust)
+	trust, err := ReadTrust(c.Trust)
 	if err != nil {
 		return nil, err
 	}
@@ -51,8 +55,13 @@ func newLink(a *App) (*link, error) {
 		if mc.TLS, err = mqtt.TLS(c.CA, c.Cert, c.Key); err != nil {
 			return nil, err
 		}
+		u, err := url.Parse(c.URL)
+		if err != nil {
+			return nil, err
+		}
+		mc.TLS = mqtt.At(mc.TLS, u.Hostname(), a.Clock.Floor)
 	}
-	l := &link{}
+	l := &link{app: a, pace: cmp.Or(a.o.Renew, usualPace())}
 	log := a.log.With("part", "sync")
 	if l.client, err = mqtt.New(mc, log); err != nil {
 		return nil, err
@@ -86,6 +95,9 @@ func (l *link) run(ctx context.Context) error {
 	g.Go(func() error { return l.client.Run(ctx) })
 	g.Go(func() error { return l.up.Run(ctx) })
 	g.Go(func() error { return l.down.Run(ctx) })
+	if e := l.app.cfg.Enrolled; e != nil && e.Server != "" {
+		g.Go(func() error { return l.renew(ctx) })
+	}
 	return g.Wait()
 }
 

@@ -25,14 +25,18 @@ func TrustLine(s edge.Signer) (string, error) {
 
 var allUses = []wire.Use{wire.UseReceipts, wire.UseRegistry, wire.UsePolicy, wire.UseCommands}
 
-// readTrust reads a trust file: a server key on each line, after it the uses it
+// ReadTrust reads a trust file: a server key on each line, after it the uses it
 // has (receipts, registry, policy, commands, or policy:LAYER for the policy of one
 // layer, policy: for the site's own; none = all), # for comments.
-func readTrust(path string) ([]wire.ServerKey, error) {
+func ReadTrust(path string) ([]wire.ServerKey, error) {
 	src, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the server's keys: %w (communityd trust prints them)", err)
 	}
+	return parseTrust(path, src)
+}
+
+func parseTrust(path string, src []byte) ([]wire.ServerKey, error) {
 	var keys []wire.ServerKey
 	sc := bufio.NewScanner(bytes.NewReader(src))
 	for n := 1; sc.Scan(); n++ {

@@ -15,9 +15,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"gatehouse/cmd/internal/app"
+	"gatehouse/cmd/internal/backup"
 	"gatehouse/cmd/internal/benchcmd"
 	"gatehouse/cmd/internal/config"
 	"gatehouse/cmd/internal/devicescmd"
+	"gatehouse/cmd/internal/enrolcmd"
 	"gatehouse/cmd/internal/journalcmd"
 	"gatehouse/cmd/internal/logs"
 	"gatehouse/cmd/internal/passcmd"
@@ -66,6 +68,7 @@ sends it to the community server when there is a network.`,
 		c.PersistentFlags().StringVarP(&path, "config", "c", defaultConfig, "the gate's configuration")
 		return c
 	}
+	root.AddCommand(enrolcmd.New(defaultConfig), backup.Command(defaultConfig), backup.RestoreCommand(defaultConfig))
 	root.AddCommand(policyTree(), pass(), journalTree(), devicescmd.New(), benchTree(), updateTree())
 	return root
 }

@@ -15,9 +15,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/boombuler/barcode/qr"
 	"github.com/spf13/cobra"
 
+	"gatehouse/cmd/internal/qrtext"
 	"gatehouse/edge"
 	"gatehouse/edge/journal"
 )
@@ -119,7 +119,7 @@ func headCmd(with opener) *cobra.Command {
 			}
 			printHead(out, rep)
 			fmt.Fprintln(out)
-			if err := printQR(out, fmt.Sprintf("%s\n%d\n%s\n", rep.Origin, rep.Size, base64.StdEncoding.EncodeToString(rep.Root[:]))); err != nil {
+			if err := qrtext.Print(out, fmt.Sprintf("%s\n%d\n%s\n", rep.Origin, rep.Size, base64.StdEncoding.EncodeToString(rep.Root[:]))); err != nil {
 				return err
 			}
 			if len(rep.Findings) > 0 {
@@ -129,40 +129,6 @@ func headCmd(with opener) *cobra.Command {
 			return nil
 		}),
 	}
-}
-
-// printQR draws a code with two modules in a character, light on dark and with
-// the quiet zone that ISO/IEC 18004 asks for.
-func printQR(out io.Writer, text string) error {
-	code, err := qr.Encode(text, qr.M, qr.Unicode)
-	if err != nil {
-		return fmt.Errorf("cannot draw the code: %w", err)
-	}
-	b := code.Bounds()
-	dark := func(x, y int) bool {
-		if x < b.Min.X || y < b.Min.Y || x >= b.Max.X || y >= b.Max.Y {
-			return false
-		}
-		v, _, _, _ := code.At(x, y).RGBA()
-		return v == 0
-	}
-	for y := b.Min.Y - 4; y < b.Max.Y+4; y += 2 {
-		var line strings.Builder
-		for x := b.Min.X - 4; x < b.Max.X+4; x++ {
-			switch up, down := dark(x, y), dark(x, y+1); {
-			case up && down:
-				line.WriteRune(' ')
-			case up:
-				line.WriteRune('▄')
-			case down:
-				line.WriteRune('▀')
-			default:
-				line.WriteRune('█')
-			}
-		}
-		fmt.Fprintln(out, line.String())
-	}
-	return nil
 }
 
 func sequence(text string) (uint64, error) {

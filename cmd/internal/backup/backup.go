@@ -1,0 +1,385 @@
+// Package backup copies what a gate knows into one file that only the community
+// and the holder of the recovery key can read, and puts it back on another device.
+//
+// The file is a tar archive, compressed with zstd, encrypted with age. The device's
+// own keys are never in it: the gate's name stays, the device is another one, which
+// enrols, begins a new epoch of the journal, and is approved anew. The site's key is
+// in it, because without it no card of the roster can be found.
+package backup
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"filippo.io/age"
+	"github.com/klauspost/compress/zstd"
+
+	"gatehouse/cmd/internal/app"
+	"gatehouse/cmd/internal/config"
+	"gatehouse/cmd/internal/qrtext"
+	"gatehouse/edge/sqlite"
+)
+
+// Version of the archive's form.
+const formVersion = 1
+
+// Manifest is the archive's first member.
+type Manifest struct {
+	V         int    `json:"v"`
+	Community string `json:"community"`
+	Site      string `json:"site"`
+	Gate      string `json:"gate"`
+	Config    string `json:"config"` // name of the configuration in the archive's config/
+	Program   string `json:"program"`
+	At        int64  `json:"at"` // UTC ms
+}
+
+// Names in the archive. What belongs to the configuration is below config/.
+const (
+	manifestName = "manifest.json"
+	journalName  = "journal.db"
+	registryName = "registry.db"
+	siteName     = "site.key"
+	recoveryName = "recovery.pub"
+	configFolder = "config/"
+	suffix       = ".backup"
+)
+
+// recoveryFile keeps the recovery key's public half.
+func recoveryFile(cfg *config.Gate) string { return filepath.Join(cfg.State, recoveryName) }
+
+// FirstKey makes and prints a recovery key when the gate has none.
+func FirstKey(cfg *config.Gate, out io.Writer) error {
+	_, err := os.Stat(recoveryFile(cfg))
+	if errors.Is(err, fs.ErrNotExist) {
+		return NewKey(cfg, out)
+	}
+	return err
+}
+
+// NewKey makes a recovery key and prints it. Only its public half is kept.
+func NewKey(cfg *config.Gate, out io.Writer) error {
+	id, err := age.GenerateX25519Identity()
+	if err != nil {
+		return fmt.Errorf("cannot make a recovery key: %w", err)
+	}
+	if err := config.WriteKey(recoveryFile(cfg), []byte(id.Recipient().String()+"\n")); err != nil {
+		return fmt.Errorf("cannot keep the recovery key's public half: %w", err)
+	}
+	fmt.Fprintf(out, "The recovery key of gate %s/%s. It opens the gate's backups, and is not kept here:\nwrite it down or photograph it now, and put it where the keys of the house are.\n\n    %s\n\n", cfg.Site, cfg.Gate, id)
+	return qrtext.Print(out, id.String())
+}
+
+// readers are those for whom a backup is encrypted.
+func readers(cfg *config.Gate) ([]age.Recipient, error) {
+	var texts []string
+	src, err := os.ReadFile(recoveryFile(cfg))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("cannot read the recovery key's public half: %w", err)
+	}
+	texts = append(texts, string(src))
+	if cfg.Enrolled != nil {
+		texts = append(texts, cfg.Enrolled.Recipient)
+	}
+	var out []age.Recipient
+	for _, t := range texts {
+		if t = strings.TrimSpace(t); t == "" {
+			continue
+		}
+		r, err := age.ParseX25519Recipient(t)
+		if err != nil {
+			return nil, fmt.Errorf("cannot encrypt to %q: %w", t, err)
+		}
+		out = append(out, r)
+	}
+	if len(out) == 0 {
+		return nil, errors.New("nobody could read the backup: make a recovery key first (gatehouse backup key)")
+	}
+	return out, nil
+}
+
+// Write makes a backup of a gate, which may be running. It returns the file's path;
+// when out is a folder the file gets a name of its own in it, and only the newest
+// keep of the gate's files there stay.
+func Write(ctx context.Context, cfg *config.Gate, configPath, out, program string, now time.Time, keep int) (string, error) {
+	to, err := readers(cfg)
+	if err != nil {
+		return "", err
+	}
+	folder := ""
+	if st, err := os.Stat(out); err == nil && st.IsDir() {
+		folder = out
+		out = filepath.Join(out, cfg.Site+"-"+cfg.Gate+now.UTC().Format("-20060102-150405")+suffix)
+	}
+	tmp, err := os.MkdirTemp(cfg.State, "backup-*.tmp")
+	if err != nil {
+		return "", fmt.Errorf("cannot make a place for copies: %w", err)
+	}
+	defer os.RemoveAll(tmp)
+	// The registry first: what the journal has beyond it, it catches up at the start.
+	for _, name := range []string{registryName, journalName} {
+		if err := sqlite.Copy(ctx, filepath.Join(cfg.State, name), filepath.Join(tmp, name)); err != nil {
+			return "", err
+		}
+	}
+	f, err := os.OpenFile(out+".part", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return "", fmt.Errorf("cannot write the backup: %w", err)
+	}
+	err = pack(cfg, configPath, tmp, program, now, f, to)
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return "", fmt.Errorf("cannot write the backup %s: %w", out, errors.Join(err, os.Remove(out+".part")))
+	}
+	if err := os.Rename(out+".part", out); err != nil {
+		return "", fmt.Errorf("cannot write the backup: %w", err)
+	}
+	if folder == "" || keep <= 0 {
+		return out, nil
+	}
+	old, err := filepath.Glob(filepath.Join(folder, cfg.Site+"-"+cfg.Gate+"-*"+suffix))
+	if err != nil {
+		return out, err
+	}
+	slices.Sort(old)
+	for _, o := range old[:max(0, len(old)-keep)] {
+		if err := os.Remove(o); err != nil {
+			return out, fmt.Errorf("cannot remove an old backup: %w", err)
+		}
+	}
+	return out, nil
+}
+
+func pack(cfg *config.Gate, configPath, copies, program string, now time.Time, w io.Writer, to []age.Recipient) error {
+	sealed, err := age.Encrypt(w, to...)
+	if err != nil {
+		return err
+	}
+	z, err := zstd.NewWriter(sealed)
+	if err != nil {
+		return err
+	}
+	t := tar.NewWriter(z)
+	base := filepath.Dir(configPath)
+	man, err := json.Marshal(Manifest{V: formVersion, Community: cfg.Community, Site: cfg.Site, Gate: cfg.Gate, Config: filepath.Base(configPath), Program: program, At: now.UnixMilli()})
+	if err != nil {
+		return err
+	}
+	add := func(name string, size int64, r io.Reader) error {
+		if err := t.WriteHeader(&tar.Header{Name: name, Mode: 0o600, Size: size, ModTime: now}); err != nil {
+			return err
+		}
+		_, err := io.CopyN(t, r, size)
+		return err
+	}
+	file := func(name, path string) error {
+		f, err := os.Open(path)
+		if errors.Is(err, fs.ErrNotExist) && (name == siteName || name == recoveryName) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		st, err := f.Stat()
+		if err != nil {
+			return err
+		}
+		return add(name, st.Size(), f)
+	}
+	site := cfg.Keys.Site
+	if site == "" {
+		site = cfg.KeyFile(config.FileSite)
+	}
+	errs := []error{add(manifestName, int64(len(man)), bytes.NewReader(man)), file(configFolder+filepath.Base(configPath), configPath)}
+	for _, p := range append([]string{cfg.Policy}, cfg.Superior...) {
+		rel, err := filepath.Rel(base, p)
+		if err != nil || !filepath.IsLocal(rel) {
+			errs = append(errs, fmt.Errorf("the policy %s is not below the configuration's folder %s: put it there, so that a restored gate finds it", p, base))
+			continue
+		}
+		errs = append(errs, file(configFolder+filepath.ToSlash(rel), p))
+	}
+	errs = append(errs, file(siteName, site), file(recoveryName, recoveryFile(cfg)),
+		file(registryName, filepath.Join(copies, registryName)), file(journalName, filepath.Join(copies, journalName)))
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	return errors.Join(t.Close(), z.Close(), sealed.Close())
+}
+
+// Restore unpacks a backup with the text of the recovery key, or of the
+// community's own, to where configPath says that the gate is to be. There must be
+// no journal yet. It returns the restored configuration.
+func Restore(_ context.Context, backup io.Reader, key, configPath string) (_ *config.Gate, _ Manifest, err error) {
+	var man Manifest
+	fail := func(format string, args ...any) (*config.Gate, Manifest, error) {
+		return nil, man, fmt.Errorf(format, args...)
+	}
+	id, err := age.ParseX25519Identity(strings.TrimSpace(key))
+	if err != nil {
+		return fail("this is no recovery key (it begins with AGE-SECRET-KEY-1): %w", err)
+	}
+	plain, err := age.Decrypt(backup, id)
+	if err != nil {
+		return fail("this key does not open this backup: %w", err)
+	}
+	z, err := zstd.NewReader(plain, zstd.WithDecoderMaxMemory(256<<20))
+	if err != nil {
+		return fail("cannot read the backup: %w", err)
+	}
+	defer z.Close()
+	t := tar.NewReader(z)
+	h, err := t.Next()
+	if err != nil || h.Name != manifestName || h.Size > 1<<16 {
+		return fail("this is no backup of a gate: %w", errors.Join(err, errors.New("no manifest comes first")))
+	}
+	if err := json.NewDecoder(t).Decode(&man); err != nil {
+		return fail("the backup's manifest is damaged: %w", err)
+	}
+	if man.V != formVersion {
+		return fail("the backup is of form %d, this program reads %d: install the program that made it (%s)", man.V, formVersion, man.Program)
+	}
+	if !filepath.IsLocal(man.Config) {
+		return fail("the backup's configuration has the name %q", man.Config)
+	}
+	base := filepath.Dir(configPath)
+	work, err := os.MkdirTemp(base, "restore-*.tmp")
+	if err != nil {
+		return fail("cannot make a place to unpack: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
+	for {
+		h, err := t.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return fail("the backup is damaged: %w", err)
+		}
+		known := slices.Contains([]string{journalName, registryName, siteName, recoveryName}, h.Name) || strings.HasPrefix(h.Name, configFolder)
+		if !known || !filepath.IsLocal(h.Name) || h.Typeflag != tar.TypeReg {
+			return fail("the backup holds %q, which belongs in none", h.Name)
+		}
+		if err := unpack(filepath.Join(work, h.Name), t); err != nil {
+			return fail("cannot unpack the backup: %w", err)
+		}
+	}
+	// The configuration first: it says where the rest goes.
+	src, err := os.ReadFile(filepath.Join(work, configFolder, man.Config))
+	if err != nil {
+		return fail("cannot unpack the backup: %w", err)
+	}
+	placed, err := config.Parse(configPath, src)
+	if err != nil {
+		return fail("the backup's configuration: %w", err)
+	}
+	if _, err := os.Stat(filepath.Join(placed.State, journalName)); err == nil {
+		return fail("%s has a journal already: a backup is restored to a device without one (move the folder away if that is meant)", placed.State)
+	}
+	if err := os.MkdirAll(filepath.Dir(placed.KeyFile(siteName)), 0o700); err != nil {
+		return fail("cannot make the state folder: %w", err)
+	}
+	if err := config.OwnLike(filepath.Dir(placed.KeyFile(siteName)), placed.State); err != nil {
+		return fail("cannot give the keys' folder to the daemon: %w", err)
+	}
+	if err := app.AskEpoch(placed, fmt.Sprintf("restored from a backup of %s", time.UnixMilli(man.At).UTC().Format(time.RFC3339))); err != nil {
+		return fail("%w", err)
+	}
+	if err := moveConfig(filepath.Join(work, configFolder), base); err != nil {
+		return fail("cannot place the configuration: %w", err)
+	}
+	site := placed.Keys.Site
+	if site == "" {
+		site = placed.KeyFile(config.FileSite)
+	}
+	// The journal last: with it the gate is restored.
+	for _, f := range []struct{ name, to string }{{siteName, site}, {recoveryName, recoveryFile(placed)},
+		{registryName, filepath.Join(placed.State, registryName)}, {journalName, filepath.Join(placed.State, journalName)}} {
+		from := filepath.Join(work, f.name)
+		if _, err := os.Stat(from); errors.Is(err, fs.ErrNotExist) && f.name != journalName && f.name != registryName {
+			continue
+		}
+		if err := place(from, f.to, placed.State); err != nil {
+			return fail("cannot place %s: %w", f.name, err)
+		}
+	}
+	return placed, man, nil
+}
+
+func unpack(path string, r io.Reader) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, r)
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+// place copies a file to where it belongs: the folders may be on different media.
+func place(from, to, like string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	tmp := to + ".new"
+	if err := errors.Join(ignoreMissing(os.Remove(tmp)), unpack(tmp, in), config.OwnLike(tmp, like)); err != nil {
+		return err
+	}
+	return os.Rename(tmp, to)
+}
+
+func ignoreMissing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// moveConfig places the configuration's files. One that is there and differs is
+// kept beside.
+func moveConfig(from, to string) error {
+	return filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		rel, err := filepath.Rel(from, path)
+		if err != nil {
+			return err
+		}
+		src, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		dst := filepath.Join(to, rel)
+		old, err := os.ReadFile(dst)
+		switch {
+		case err == nil && bytes.Equal(old, src):
+			return nil
+		case err == nil:
+			if err := os.Rename(dst, dst+".before-restore"); err != nil {
+				return err
+			}
+		case !errors.Is(err, fs.ErrNotExist):
+			return err
+		}
+		if err := os.MkdirAll(filepath.Dir(dst), 0o755); err != nil {
+			return err
+		}
+		return os.WriteFile(dst, src, 0o644)
+	})
+}

@@ -1,0 +1,128 @@
+package backup
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"gatehouse/cmd/internal/config"
+	"gatehouse/cmd/internal/version"
+)
+
+// Command makes "gatehouse backup".
+func Command(defaultConfig string) *cobra.Command {
+	var path, out string
+	var keep int
+	c := &cobra.Command{
+		Use:   "backup",
+		Short: "Copy what this gate knows into one encrypted file, while it runs",
+		Long: `backup writes the journal, the roster, the configuration and the policies, each as
+it is at one moment, into one file. The community can read it, and whoever holds the
+recovery key that was printed at the first start. The device's own keys are not in it.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := config.Load(path)
+			if err != nil {
+				return err
+			}
+			file, err := Write(cmd.Context(), cfg, path, out, version.String(), time.Now(), keep)
+			if err != nil {
+				return err
+			}
+			st, err := os.Stat(file)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %d KiB\n", file, (st.Size()+1023)/1024)
+			return err
+		},
+	}
+	c.PersistentFlags().StringVarP(&path, "config", "c", defaultConfig, "the gate's configuration")
+	c.Flags().StringVarP(&out, "out", "o", ".", "`file` to write, or a folder")
+	c.Flags().IntVar(&keep, "keep", 7, "of this gate's backups in the folder keep the newest `number`; 0 = all")
+	var again bool
+	key := &cobra.Command{
+		Use:   "key",
+		Short: "Make and print the recovery key that opens this gate's backups",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := config.Load(path)
+			if err != nil {
+				return err
+			}
+			if err := os.MkdirAll(cfg.State, 0o700); err != nil {
+				return fmt.Errorf("cannot make the state folder: %w", err)
+			}
+			if _, err := os.Stat(recoveryFile(cfg)); err == nil && !again {
+				return errors.New("this gate has a recovery key, which was printed when it was made; --again makes another, which opens backups made from then on")
+			}
+			return NewKey(cfg, cmd.OutOrStdout())
+		},
+	}
+	key.Flags().BoolVar(&again, "again", false, "make another in the place of the one that there is")
+	c.AddCommand(key)
+	return c
+}
+
+// RestoreCommand makes "gatehouse restore".
+func RestoreCommand(defaultConfig string) *cobra.Command {
+	var path, key string
+	c := &cobra.Command{
+		Use:   "restore BACKUP",
+		Short: "Put a backup on this device, which takes the place of the one that died",
+		Long: `restore asks for the recovery key and puts back configuration, policies, roster and
+journal. The gate keeps its name; the device is another one, with keys of its own
+and a new epoch of the journal, so the community server is asked to approve it:
+
+    gatehouse restore /media/usb/north-east-20260514-090000.backup
+    gatehouse enroll gatehouse://...
+    communityd gates replace north/east K7QF-2M9X-3HTR      (there)
+    systemctl start gatehouse`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			f, err := os.Open(args[0])
+			if err != nil {
+				return fmt.Errorf("cannot read the backup: %w", err)
+			}
+			defer f.Close()
+			secret, err := readKey(cmd, key)
+			if err != nil {
+				return err
+			}
+			cfg, man, err := Restore(cmd.Context(), f, secret, path)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "restored gate %s of site %s as it was at %s.\nThis device has no keys yet; ask the community server to approve it in the old one's place:\n    gatehouse enroll INVITATION\n    communityd gates replace %s/%s CODE      (at the server)\nThen: systemctl start gatehouse\n",
+				cfg.Gate, cfg.Site, time.UnixMilli(man.At).UTC().Format("2006-01-02 15:04 MST"), cfg.Site, cfg.Gate)
+			return err
+		},
+	}
+	c.Flags().StringVarP(&path, "config", "c", defaultConfig, "where the gate's configuration is to be")
+	c.Flags().StringVar(&key, "key", "", "`file` with the recovery key; without it the key is asked for")
+	return c
+}
+
+// readKey reads the key from a file, or from the terminal.
+func readKey(cmd *cobra.Command, path string) (string, error) {
+	if path != "" {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return "", fmt.Errorf("cannot read the recovery key: %w", err)
+		}
+		return string(b), nil
+	}
+	fmt.Fprint(cmd.ErrOrStderr(), "The recovery key (AGE-SECRET-KEY-1...): ")
+	line, err := bufio.NewReader(io.LimitReader(cmd.InOrStdin(), 1<<12)).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return "", fmt.Errorf("cannot read the recovery key: %w", err)
+	}
+	// Typed from paper: case and spaces do not matter.
+	return strings.ToUpper(strings.Join(strings.Fields(line), "")), nil
+}

@@ -1,0 +1,56 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Copy makes a copy of a database that others may have open and write to: the
+// state of one moment, compacted. to must not exist.
+func Copy(ctx context.Context, path, to string) error {
+	db, err := sql.Open("sqlite", "file:"+escape(path)+"?mode=ro&_pragma=busy_timeout(10000)")
+	if err != nil {
+		return err
+	}
+	db.SetMaxOpenConns(1)
+	if _, err = db.ExecContext(ctx, "VACUUM INTO ?", to); err != nil {
+		err = fmt.Errorf("cannot copy %s: %w", path, err)
+	}
+	return errors.Join(err, db.Close())
+}
+
+// Check looks for damage, not longer than patience: nil means that none was found.
+// A large file is not read to its end.
+func Check(ctx context.Context, path string, patience time.Duration) error {
+	db, err := ReadDamaged(path)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	short, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	var found string
+	err = db.QueryRowContext(short, "PRAGMA quick_check(1)").Scan(&found)
+	switch {
+	case short.Err() != nil && ctx.Err() == nil:
+		return nil
+	case err != nil:
+		return fmt.Errorf("%s: %w", path, err)
+	case found != "ok":
+		return fmt.Errorf("%s: %s", path, found)
+	}
+	return nil
+}
+
+// ReadDamaged opens a file as it is, for reading what can be read of it.
+func ReadDamaged(path string) (*sql.DB, error) {
+	db, err := sql.Open("sqlite", "file:"+escape(path)+"?_pragma=query_only(1)&_pragma=busy_timeout(5000)")
+	if err != nil {
+		return nil, err
+	}
+	db.SetMaxOpenConns(1)
+	return db, nil
+}
