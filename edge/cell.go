@@ -20,6 +20,10 @@ const (
 	SubjectReset = "site"
 )
 
+// CellUses is the Name of the cells that count the entries of a pass, for passes
+// that are good for so many.
+const CellUses = "uses"
+
 // CellMark is the prefix of the Name of mark cells.
 const CellMark = "mark:"
 

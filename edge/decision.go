@@ -44,12 +44,13 @@ type Decision struct {
 	Authority   string // who ordered the rule that decided, and on what basis
 	Policy      string // hash of the policy in force, "sha256:" and 16 hex digits
 	Matched     []Match
-	Obligations []string // register, alert, escort, incident, temporary_pass
-	Deltas      []Delta  // what an admission reserves in counters, and marks to set
-	Remeasures  int      // measurements the policy allows in all; 0 = the lane's default
-	Timeout     Outcome  // for refer: what happens when no guard answers; empty = the lane's default
-	Answers     []Answer // for refer and deny: what the guard may answer
-	Error       string   // a run-time error turned the outcome into refer
+	Obligations []string          // register, alert, escort, incident, temporary_pass
+	Deltas      []Delta           // what an admission reserves in counters, and marks to set
+	Remeasures  int               // measurements the policy allows in all; 0 = the lane's default
+	Timeout     Outcome           // for refer: what happens when no guard answers; empty = the lane's default
+	Answers     []Answer          // for refer and deny: what the guard may answer
+	Say         map[string]string // what the rule tells the person, by language; nil = nothing of its own
+	Error       string            // a run-time error turned the outcome into refer
 }
 
 // Answer is one admit reason the policy offers the guard: a button.

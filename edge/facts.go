@@ -34,6 +34,8 @@ type PassFacts struct {
 	Early      bool       `json:"early,omitempty" doc:"the validity has not begun"`
 	OffHours   bool       `json:"off_hours,omitempty" doc:"outside the pass's daily hours"`
 	Elsewhere  bool       `json:"elsewhere,omitempty" doc:"the pass is not valid in this lane's area"`
+	MaxUses    int        `json:"max_uses,omitempty" doc:"entries that the pass is good for; 0 = no limit"`
+	Uses       int64      `json:"uses,omitempty" doc:"entries so far, of a pass that is limited or whose first entry counts"`
 	UsedUp     bool       `json:"used_up,omitempty" doc:"single-use or limited, and used"`
 	Escort     bool       `json:"escort,omitempty" doc:"only with an escort"`
 	Dependants int        `json:"dependants,omitempty" doc:"persons who may come along"`
@@ -87,13 +89,14 @@ const (
 
 // TemperatureFacts are facts of the measurement.
 type TemperatureFacts struct {
-	State   TemperatureState `json:"state" doc:"ok, invalid, unstable, missing, warming, unusable, fault or none"`
-	Band    Band             `json:"band,omitempty" doc:"below, near or above the threshold; empty unless state is ok"`
-	Value   *float64         `json:"value,omitempty" doc:"degrees Celsius; only in a policy that orders it and names its basis"`
-	Profile string           `json:"profile,omitempty" doc:"name and version of the correction profile"`
-	Second  Band             `json:"second,omitempty" doc:"band of the second instrument's reading"`
-	Typed   bool             `json:"typed,omitempty" doc:"the reading was typed by the guard"`
-	Tries   int              `json:"tries,omitempty" doc:"measurements of this person before this one"`
+	State       TemperatureState `json:"state" doc:"ok, invalid, unstable, missing, warming, unusable, fault or none"`
+	Band        Band             `json:"band,omitempty" doc:"below, near or above the threshold; empty unless state is ok"`
+	Value       *float64         `json:"value,omitempty" doc:"degrees Celsius; only in a policy that orders it and names its basis"`
+	Uncertainty float64          `json:"uncertainty,omitempty" doc:"expanded uncertainty of the reading that the band was taken with, degrees Celsius"`
+	Profile     string           `json:"profile,omitempty" doc:"name and version of the correction profile"`
+	Second      Band             `json:"second,omitempty" doc:"band of the second instrument's reading"`
+	Typed       bool             `json:"typed,omitempty" doc:"the reading was typed by the guard"`
+	Tries       int              `json:"tries,omitempty" doc:"measurements of this person before this one"`
 }
 
 // LaneFacts are facts of the lane.
@@ -182,4 +185,28 @@ func TimeFactsOf(s Stamp) TimeFacts {
 		wd = 7
 	}
 	return TimeFacts{Stamp: s, Minute: l.Hour()*60 + l.Minute(), Weekday: wd, Trusted: s.Clock.Trusted()}
+}
+
+// Guarded reports whether the guard said anything about a matter, by its name
+// among the guard facts; any matter when it is empty.
+func (f *Facts) Guarded(matter string) bool {
+	g := f.Guard
+	if g == nil {
+		return false
+	}
+	switch matter {
+	case "mask":
+		return g.Mask != NotAsked
+	case "identity":
+		return g.Identity != ""
+	case "proof":
+		return g.Proof != ""
+	case "escort":
+		return g.Escort != NotAsked
+	case "purpose":
+		return g.Purpose != ""
+	case "paper":
+		return g.Paper != ""
+	}
+	return *g != GuardFacts{}
 }

@@ -41,6 +41,15 @@ type Pass struct {
 	Risk            string `json:"risk,omitempty"`    // why the holder is on a risk list
 	Green           bool   `json:"green,omitempty"`   // medical green channel
 	Vehicle         string `json:"vehicle,omitempty"` // opaque id of a vehicle, never its plate
+
+	Visit *Visit `json:"visit,omitempty"` // what was registered of a visitor, or of a courier's round
+}
+
+// Visit is what was registered of somebody who does not belong to the site.
+type Visit struct {
+	Consent Confirmation `json:"consent,omitempty"` // of the host; empty = was not asked
+	Origin  string       `json:"origin,omitempty"`  // coded risk of where the person comes from: low, medium, high
+	Purpose string       `json:"purpose,omitempty"` // coded
 }
 
 // Household is the people behind one door.

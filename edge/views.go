@@ -33,6 +33,7 @@ type PresentationView struct {
 	Reading     string            `json:"reading,omitempty"` // the value for the guard's eyes, never journalled: "36.5 ±0.3"
 	Outcome     Outcome           `json:"outcome,omitempty"`
 	Reason      Reason            `json:"reason,omitempty"`
+	Say         map[string]string `json:"say,omitempty"` // what the rule tells the person, by language: "the north gate is open"
 	Rule        string            `json:"rule,omitempty"`
 	Authority   string            `json:"authority,omitempty"`
 	Answers     []Answer          `json:"answers,omitempty"`

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"gatehouse/device"
@@ -345,7 +346,7 @@ func (l *Lane) confirm(p *presentation, a edge.Action) error {
 	if p.state == edge.LanePassing {
 		return edge.ErrLate
 	}
-	g := p.guard
+	g, occupants, outside := p.guard, p.occupants, p.outside
 	switch a.Field {
 	case "mask", "escort":
 		c := edge.Confirmation(a.Text)
@@ -365,13 +366,24 @@ func (l *Lane) confirm(p *presentation, a edge.Action) error {
 		g.Purpose = a.Text
 	case "paper":
 		g.Paper = a.Text
+	case "occupants":
+		n, err := strconv.Atoi(a.Text)
+		if err != nil || n < 1 || n > 99 {
+			return fmt.Errorf("%q is no number of persons in a vehicle: %w", a.Text, edge.ErrForbidden)
+		}
+		occupants = n
+	case "vehicle":
+		if a.Text != "outside" {
+			return fmt.Errorf("a vehicle is outside or not mentioned: %w", edge.ErrForbidden)
+		}
+		outside = true
 	default:
 		return fmt.Errorf("nothing is called %q here: %w", a.Field, edge.ErrForbidden)
 	}
 	if err := l.record(p, a.Actor, "confirm", map[string]any{"field": a.Field, "value": a.Text}); err != nil {
 		return err
 	}
-	p.guard = g
+	p.guard, p.occupants, p.outside = g, occupants, outside
 	if p.state == edge.LaneMeasuring {
 		return nil // it counts when the reading is there
 	}
@@ -618,7 +630,7 @@ func (l *Lane) Watch(ctx context.Context) <-chan edge.LaneView {
 
 func (l *Lane) presentationView(p *presentation) edge.PresentationView {
 	v := edge.PresentationView{ID: p.id, Lane: l.cfg.Name, State: p.state, Pass: p.pass, Unknown: p.pass == nil, Party: max(p.plus, p.measured-1), Reading: p.reading,
-		Outcome: p.decision.Outcome, Reason: p.decision.Reason, Rule: p.decision.Rule, Authority: p.decision.Authority, Obligations: p.decision.Obligations,
+		Outcome: p.decision.Outcome, Say: p.decision.Say, Reason: p.decision.Reason, Rule: p.decision.Rule, Authority: p.decision.Authority, Obligations: p.decision.Obligations,
 		Answers: p.decision.Answers, Seq: p.seq, Since: p.since, Deadline: p.deadline, Language: p.language, Calls: p.calls}
 	if p.temp != nil {
 		t := *p.temp

@@ -149,35 +149,37 @@ type waiting struct {
 }
 
 type presentation struct {
-	id       uint64
-	state    edge.LaneState
-	cardAt   time.Time // last byte of the card, or when the guard began
-	inputAt  time.Time // the last thing that was waited for
-	since    time.Time
-	deadline time.Time
-	cred     edge.Credential
-	pass     *edge.Pass
-	house    *edge.Household
-	guard    edge.GuardFacts
-	held     bool
-	actor    string
-	plus     int // the guard's +1
-	measured int // persons with a reading
-	temp     *edge.TemperatureFacts
-	reading  string
-	tries    int
-	measure  context.CancelFunc
-	measures int // generation: a late result of an earlier measurement is dropped
-	facts    *edge.Facts
-	decision edge.Decision
-	seq      int64
-	commit   time.Duration
-	reserved []edge.Delta
-	language string
-	calls    int
-	ring     time.Time // when an unanswered call rings the second post; zero = it does not
-	turn     *turn
-	aside    bool
+	id        uint64
+	state     edge.LaneState
+	cardAt    time.Time // last byte of the card, or when the guard began
+	inputAt   time.Time // the last thing that was waited for
+	since     time.Time
+	deadline  time.Time
+	cred      edge.Credential
+	pass      *edge.Pass
+	house     *edge.Household
+	guard     edge.GuardFacts
+	held      bool
+	actor     string
+	occupants int  // of the vehicle, as the guard said
+	outside   bool // the vehicle is not the site's, as the guard said
+	plus      int  // the guard's +1
+	measured  int  // persons with a reading
+	temp      *edge.TemperatureFacts
+	reading   string
+	tries     int
+	measure   context.CancelFunc
+	measures  int // generation: a late result of an earlier measurement is dropped
+	facts     *edge.Facts
+	decision  edge.Decision
+	seq       int64
+	commit    time.Duration
+	reserved  []edge.Delta
+	language  string
+	calls     int
+	ring      time.Time // when an unanswered call rings the second post; zero = it does not
+	turn      *turn
+	aside     bool
 }
 
 // New makes a lane. It starts nothing.
@@ -644,7 +646,14 @@ func (l *Lane) gather(p *presentation, pol *policy.Policy, s edge.Stamp) (*edge.
 		f.Area = &edge.AreaFacts{Tier: pol.Tier(l.cfg.Area)}
 	}
 	if p.pass != nil {
-		passFacts(f, p, s, l.cfg.Area)
+		f.SetPass(p.pass, p.house, s, l.cfg.Area)
+		f.Pass.Party, f.Pass.Held = max(0, p.measured-1, p.plus), p.held
+	}
+	if p.occupants > 0 || p.outside {
+		if f.Vehicle == nil {
+			f.Vehicle = &edge.VehicleFacts{}
+		}
+		f.Vehicle.Occupants, f.Vehicle.Outside = p.occupants, p.outside
 	}
 	cells := pol.Cells(f)
 	ctx, cancel := context.WithTimeout(l.ctx, l.cfg.Deadline)
@@ -659,60 +668,6 @@ func (l *Lane) gather(p *presentation, pol *policy.Policy, s edge.Stamp) (*edge.
 		expect[i] = edge.Expected{Cell: c, Version: vals[i].Version}
 	}
 	return f, expect, nil
-}
-
-// passFacts fills in what follows from the pass at a time and place. While the
-// clock is unset nothing has ended and nothing has not yet begun.
-func passFacts(f *edge.Facts, p *presentation, s edge.Stamp, area string) {
-	ps := p.pass
-	pf := &edge.PassFacts{ID: ps.ID, Category: ps.Category, Status: ps.Status, Groups: ps.Groups, Escort: ps.Escort, Dependants: ps.Dependants,
-		Party: max(0, p.measured-1), Held: p.held}
-	if p.plus > pf.Party {
-		pf.Party = p.plus
-	}
-	if s.Clock.Trusted() {
-		pf.Expired = ps.Until != 0 && s.Time >= ps.Until
-		pf.Early = ps.From != 0 && s.Time < ps.From
-		pf.OffHours = offHours(ps.Hours, f.Time.Minute)
-	} else if ps.Until != 0 && s.Time >= ps.Until {
-		// The floor is never later than the truth: what has ended by it has ended.
-		pf.Expired = true
-	}
-	pf.Elsewhere = len(ps.Areas) > 0 && area != "" && !slices.Contains(ps.Areas, area)
-	f.Pass = pf
-	h := edge.HolderFacts{Quarantine: ps.Quarantine, TestResult: ps.TestResult, Code: ps.Code, Risk: ps.Risk, Care: ps.Care, Green: ps.Green}
-	if ps.Quarantine != "" && ps.QuarantineUntil != 0 && s.Clock.Trusted() && s.Time >= ps.QuarantineUntil {
-		h.Quarantine = ""
-	}
-	if ps.TestAt != 0 && s.Time >= ps.TestAt {
-		n := int((s.Time - ps.TestAt) / 3_600_000)
-		h.TestHours = &n
-	}
-	if h.Quarantine != "" || h.TestResult != "" || h.Code != "" || h.Risk != "" || len(h.Care) > 0 || h.Green || h.TestHours != nil {
-		f.Holder = &h
-	}
-	if p.house != nil {
-		q := p.house.Quarantine && (p.house.QuarantineUntil == 0 || !s.Clock.Trusted() || s.Time < p.house.QuarantineUntil)
-		f.Household = &edge.HouseholdFacts{ID: p.house.ID, Area: p.house.Area, Members: p.house.Members, Quarantine: q,
-			Announced: p.house.OpeningsUntil != 0 && s.Time < p.house.OpeningsUntil}
-	}
-	if ps.Vehicle != "" {
-		f.Vehicle = &edge.VehicleFacts{ID: ps.Vehicle}
-	}
-}
-
-// offHours reports whether a minute is outside "06:00-22:30", which may span
-// midnight. Hours that cannot be read bar nobody: import refuses them.
-func offHours(hours string, minute int) bool {
-	var h1, m1, h2, m2 int
-	if n, err := fmt.Sscanf(hours, "%d:%d-%d:%d", &h1, &m1, &h2, &m2); err != nil || n != 4 {
-		return false
-	}
-	from, to := h1*60+m1, h2*60+m2
-	if from <= to {
-		return minute < from || minute >= to
-	}
-	return minute < from && minute >= to
 }
 
 // maxStale is how often a decision is made again because a cell changed

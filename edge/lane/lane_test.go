@@ -316,6 +316,8 @@ var residents = people{
 	"qr:lost":   {ID: 4, Category: "resident", Status: edge.PassLost, Household: 13},
 	"qr:home":   {ID: 5, Category: "resident", Status: edge.PassActive, Household: 66},
 	"qr:worker": {ID: 6, Category: "worker", Status: edge.PassActive},
+	"qr:once":   {ID: 8, Category: "visitor", Status: edge.PassActive, MaxUses: 1, Visit: &edge.Visit{Consent: edge.Confirmed, Origin: "low"}},
+	"qr:van":    {ID: 9, Category: "courier", Status: edge.PassActive, Vehicle: "77", Visit: &edge.Visit{Origin: "low"}},
 	"qr:old":    {ID: 7, Category: "worker", Status: edge.PassActive, Until: 1},
 }
 
@@ -638,8 +640,43 @@ var scenarios = []struct {
 		r.mustDo(edge.Action{Kind: edge.ActConfirm, Presentation: r.id(), Field: "passed", Text: "yes"})
 		r.want(edge.LaneIdle)
 	}},
-	{"guard's plus one", setup{}, func(r *rig) {
+	{"a worker's first entry is checked, the next is not", setup{}, func(r *rig) {
 		r.card("worker")
+		r.temp(36.4)
+		r.want(edge.LaneReferred)
+		r.mustDo(edge.Action{Kind: edge.ActAdmit, Presentation: r.id(), Reason: "registered", Identity: "document"})
+		r.walk()
+		r.wait(2 * time.Second)
+		r.wait(24 * time.Hour) // long enough inside that nobody takes it for a borrowed pass
+		r.card("worker")
+		r.temp(36.4)
+		r.want(edge.LanePassing)
+		r.walk()
+		r.wait(2 * time.Second)
+	}},
+	{"a pass for one entry", setup{}, func(r *rig) {
+		r.card("once")
+		r.temp(36.4)
+		r.want(edge.LanePassing)
+		r.wait(30 * time.Second) // did not go through: the entry is not used
+		r.card("once")
+		r.temp(36.4)
+		r.want(edge.LanePassing)
+		r.walk()
+		r.wait(2 * time.Second)
+		r.wait(24 * time.Hour)
+		r.card("once")
+		r.temp(36.4)
+		r.want(edge.LaneReferred)
+	}},
+	{"two in the courier's van", setup{}, func(r *rig) {
+		r.card("van")
+		r.mustDo(edge.Action{Kind: edge.ActConfirm, Presentation: r.id(), Field: "occupants", Text: "2"})
+		r.temp(36.4)
+		r.want(edge.LaneDenied)
+	}},
+	{"guard's plus one", setup{}, func(r *rig) {
+		r.card("anna")
 		r.mustDo(edge.Action{Kind: edge.ActPlusOne, Presentation: r.id()})
 		r.temp(36.4)
 		r.want(edge.LaneMeasuring)

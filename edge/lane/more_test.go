@@ -34,7 +34,7 @@ func TestFactsThatFollowFromThePass(t *testing.T) {
 		{"here and elsewhere", edge.Pass{Areas: []string{"north", "main"}}, synced, edge.PassFacts{}},
 	} {
 		f := edge.Facts{Time: edge.TimeFactsOf(c.stamp)}
-		passFacts(&f, &presentation{pass: &c.pass}, c.stamp, "main")
+		f.SetPass(&c.pass, nil, c.stamp, "main")
 		if g := f.Pass; g.Expired != c.want.Expired || g.Early != c.want.Early || g.OffHours != c.want.OffHours || g.Elsewhere != c.want.Elsewhere {
 			t.Errorf("%s: expired %v, early %v, off hours %v, elsewhere %v", c.name, g.Expired, g.Early, g.OffHours, g.Elsewhere)
 		}
@@ -78,7 +78,7 @@ func TestAdmittedAsideTakesTheNextTurn(t *testing.T) {
 
 func TestPlusOneWithATypedReading(t *testing.T) {
 	lines := played(t, setup{typed: true}, func(r *rig) {
-		r.card("worker")
+		r.card("anna")
 		r.mustDo(edge.Action{Kind: edge.ActPlusOne, Presentation: r.id()})
 		r.mustDo(edge.Action{Kind: edge.ActReading, Presentation: r.id(), Value: 36.4})
 		r.want(edge.LaneMeasuring)

@@ -38,7 +38,7 @@ func Facts() []Fact {
 		optional := gt.Kind() == reflect.Pointer
 		if optional {
 			gt = gt.Elem()
-			out = append(out, Fact{Name: "known." + name, Type: "bool", Doc: "there is " + article(group.Tag.Get("doc")), kind: cel.BoolType,
+			out = append(out, Fact{Name: "known." + name, Type: "bool", Doc: "whether there is anything of: " + group.Tag.Get("doc"), kind: cel.BoolType,
 				get: func(f *edge.Facts) any { return !reflect.ValueOf(f).Elem().Field(i).IsNil() }})
 		}
 		if gt.Kind() != reflect.Struct {
@@ -68,8 +68,6 @@ func Facts() []Fact {
 	slices.SortFunc(out, func(a, b Fact) int { return strings.Compare(a.Name, b.Name) })
 	return out
 }
-
-func article(doc string) string { return strings.TrimPrefix(doc, "the ") }
 
 func jsonName(f reflect.StructField) string {
 	n, _, _ := strings.Cut(f.Tag.Get("json"), ",")
@@ -110,6 +108,13 @@ func getter(t reflect.Type, at func(*edge.Facts) (reflect.Value, bool)) (*cel.Ty
 				return v.Elem().Float()
 			}
 			return math.NaN()
+		}
+	case t.Kind() == reflect.Float64:
+		return cel.DoubleType, func(f *edge.Facts) any {
+			if v, ok := at(f); ok {
+				return v.Float()
+			}
+			return 0.0
 		}
 	case t.Kind() == reflect.String:
 		return cel.StringType, func(f *edge.Facts) any {

@@ -26,11 +26,6 @@ func TestLintFinds(t *testing.T) {
 		{"conditional", "rules:\n  - {id: a, when: pass.status == 'active', then: admit}\n", "conditional", "a resident going in is conditionally covered"},
 		{"group is a condition", "rules:\n  - {id: a, scope: {group: staff}, then: admit}\n", "conditional", "a resident going in"},
 		{"queue", "rules:\n  - {id: a, then: refer}\n", "queue", `every resident going in from 00:00 gets refer by rule "a"`},
-		{"identity number", "title: 11010519491231002X\nrules:\n  - {id: a, then: admit}\n", "private", "an identity number"},
-		{"telephone", "title: call 13800138000\nrules:\n  - {id: a, then: admit}\n", "private", "a telephone number"},
-		{"passport", "title: holder of E12345678\nrules:\n  - {id: a, then: admit}\n", "private", "a passport number"},
-		{"name", "title: 王小明先生不得入内\nrules:\n  - {id: a, then: admit}\n", "private", "a person's name"},
-		{"one person", "rules:\n  - {id: a, when: pass.id == 17, then: deny}\n", "private", "a rule about one person"},
 		{"unused counter", "counters: {c: {of: exits, by: pass, every: day}}\nrules:\n  - {id: a, then: admit}\n", "unused", `the counter "c"`},
 		{"unused answer", "answers: {c: {needs: [proof]}}\nrules:\n  - {id: a, then: admit}\n", "unused", `the answer "c"`},
 	} {

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"cel.dev/cel-go/cel"
 	celast "cel.dev/cel-go/common/ast"
@@ -19,6 +21,7 @@ import (
 
 	"gatehouse/device/options"
 	"gatehouse/edge"
+	"gatehouse/edge/text"
 )
 
 // Limits of one policy.
@@ -27,6 +30,7 @@ const (
 	maxExpr  = 2000   // characters of an expression
 	maxCost  = 20_000 // CEL cost units of one evaluation, checked at load
 	maxList  = 64     // declared length of a list among the facts
+	maxSay   = 80     // characters of what a rule tells the person
 )
 
 // file is the YAML form of a policy.
@@ -73,18 +77,19 @@ type valueOrdered struct {
 }
 
 type ruleFile struct {
-	ID          string       `yaml:"id"`
-	Title       string       `yaml:"title"`
-	Kind        string       `yaml:"kind"`
-	Scope       scope        `yaml:"scope"`
-	When        string       `yaml:"when"`
-	Then        edge.Outcome `yaml:"then"`
-	AtMost      edge.Outcome `yaml:"at_most"`
-	Reason      edge.Reason  `yaml:"reason"`
-	Authority   *authority   `yaml:"authority"`
-	Obligations []string     `yaml:"obligations"`
-	Answers     []string     `yaml:"answers"`
-	Marks       []markFile   `yaml:"marks"`
+	ID          string            `yaml:"id"`
+	Title       string            `yaml:"title"`
+	Kind        string            `yaml:"kind"`
+	Scope       scope             `yaml:"scope"`
+	When        string            `yaml:"when"`
+	Then        edge.Outcome      `yaml:"then"`
+	AtMost      edge.Outcome      `yaml:"at_most"`
+	Reason      edge.Reason       `yaml:"reason"`
+	Authority   *authority        `yaml:"authority"`
+	Say         map[string]string `yaml:"say"`
+	Obligations []string          `yaml:"obligations"`
+	Answers     []string          `yaml:"answers"`
+	Marks       []markFile        `yaml:"marks"`
 	node        options.Node
 }
 
@@ -173,10 +178,14 @@ func Load(name string, src []byte, superiors ...*Policy) (*Policy, error) {
 	if err := root.Decode(&f); err != nil {
 		return nil, err
 	}
+	for _, x := range Private(src) {
+		l.errs = append(l.errs, fmt.Errorf("%s:%d: %s", name, x.line, x.text))
+	}
 	l.header(root, &f)
 	l.layer(root, &f)
 	l.parameters(root, &f)
 	l.tiers(root, &f)
+	l.fireNames(root, &f)
 	l.environment(root, &f)
 	l.counters(root, &f)
 	if l.env != nil {
@@ -380,6 +389,9 @@ func (l *loader) compileAll(n options.Node, text string) (cel.Program, []string,
 					full = regexp.MustCompile(`^[\w.]+`).FindString(text[i:])
 				}
 				msg = fmt.Sprintf("no fact is called %q%s", full, options.Hint(full, l.p.names))
+				if ofFire(full) {
+					msg = fmt.Sprintf("no fact is called %q: %s", full, fireLaw)
+				}
 			}
 			l.bad(n, "%s (in %q, character %d)", msg, text, e.Location.Column()+1)
 		}
@@ -581,11 +593,19 @@ func (l *loader) rule(n options.Node, r *ruleFile) *rule {
 		}
 		out.slot = &sl
 	}
-	if strings.Contains(strings.ToLower(r.When+string(r.Reason)+r.ID), "fire") && out.kind == "restrict" {
-		l.bad(n, "rule %q: fire egress is above every policy; no rule restricts it", r.ID)
-	}
 	out.expr = r.When
 	out.when, out.reads, out.literals = l.compileAll(n.At("when"), r.When)
+	l.fire(n, r, out)
+	out.say = r.Say
+	for lang, line := range r.Say {
+		at := n.At("say").At(lang)
+		if !slices.Contains(text.Languages(), lang) {
+			l.bad(at, "rule %q: %q is not a language of the display%s", r.ID, lang, options.Hint(lang, text.Languages()))
+		}
+		if n := utf8.RuneCountInString(line); n == 0 || n > maxSay || strings.ContainsFunc(line, unicode.IsControl) {
+			l.bad(at, "rule %q: what is said is one line of 1 to %d characters", r.ID, maxSay)
+		}
+	}
 	for _, o := range r.Obligations {
 		if !slices.Contains(obligations, o) {
 			l.bad(n.At("obligations"), "rule %q: unknown obligation %q%s", r.ID, o, options.Hint(o, obligations))

@@ -8,6 +8,7 @@
 package policy
 
 import (
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -54,6 +55,7 @@ type Policy struct {
 	table                  map[string]func(*edge.Facts) any
 	names                  []string
 	samples                []*edge.Facts // of the cases
+	firsts                 bool          // a rule looks at first entries
 }
 
 // Authority is who ordered a rule, on what basis, from when, until when.
@@ -95,6 +97,7 @@ type rule struct {
 	then, atMost    edge.Outcome
 	reason          edge.Reason
 	authority       Authority
+	say             map[string]string // to the person, by language
 	obligations     []string
 	answers         []edge.Answer
 	marks           []markOrder
@@ -187,6 +190,7 @@ func (p *Policy) index() {
 		p.layers = slices.Clone(p.up.layers)
 	}
 	p.layers = append(p.layers, p)
+	p.firsts = p.Reads("visitor.first")
 	p.byDirection = map[edge.Direction][]*rule{}
 	for _, d := range []edge.Direction{edge.In, edge.Out} {
 		for _, r := range p.rules {
@@ -209,7 +213,7 @@ func (p *Policy) Band(t device.Temperature) edge.TemperatureFacts {
 		if u == 0 {
 			u = p.temp.Uncertainty
 		}
-		f.Band = band(float64(t.Value), p.temp.Threshold, u)
+		f.Band, f.Uncertainty = band(float64(t.Value), p.temp.Threshold, u), math.Round(u*100)/100
 		if p.temp.Order != nil {
 			v := float64(t.Value)
 			f.Value = &v
@@ -257,6 +261,9 @@ func (p *Policy) Cells(f *edge.Facts) []edge.Cell {
 	var out []edge.Cell
 	if f.Pass != nil {
 		out = append(out, edge.Cell{Name: edge.CellPosition, Subject: f.Pass.ID.Subject()}, edge.Cell{Name: edge.CellReset, Subject: edge.SubjectReset})
+		if p.countsUses(f) {
+			out = append(out, usesCell(f))
+		}
 		for _, m := range p.marks {
 			out = append(out, edge.Cell{Name: edge.CellMark + m, Subject: f.Pass.ID.Subject()})
 			if f.Household != nil {
@@ -270,6 +277,17 @@ func (p *Policy) Cells(f *edge.Facts) []edge.Cell {
 		}
 	}
 	return out
+}
+
+// countsUses reports whether the entries of the pass are counted: those of a pass
+// that is good for so many, and of everybody but residents where a rule looks at
+// first entries.
+func (p *Policy) countsUses(f *edge.Facts) bool {
+	return f.Pass != nil && (f.Pass.MaxUses > 0 || p.firsts && f.Pass.Category != "resident")
+}
+
+func usesCell(f *edge.Facts) edge.Cell {
+	return edge.Cell{Name: edge.CellUses, Subject: f.Pass.ID.Subject()}
 }
 
 // cell is the counter's cell for these facts, if they have its subject.
@@ -318,6 +336,15 @@ func (p *Policy) Fill(f *edge.Facts, cells []edge.Cell, vals []edge.CellValue) {
 			f.Position = &edge.PositionFacts{At: positionName(at), Age: minutesSince(now, since)}
 			if at == edge.PositionUnknown {
 				f.Position.Age = 0
+			}
+		case c.Name == edge.CellUses:
+			f.Pass.Uses = v.Local + v.Peers
+			f.Pass.UsedUp = f.Pass.MaxUses > 0 && f.Pass.Uses >= int64(f.Pass.MaxUses)
+			if p.firsts && f.Pass.Category != "resident" {
+				if f.Visitor == nil {
+					f.Visitor = &edge.VisitorFacts{}
+				}
+				f.Visitor.First = f.Pass.Uses == 0
 			}
 		case strings.HasPrefix(c.Name, edge.CellMark):
 			if max(v.Local, v.Peers) > now {
@@ -428,7 +455,7 @@ func (p *Policy) decide(f *edge.Facts, act *activation) edge.Decision {
 	}
 	d.Outcome = best.outcome
 	if w := best.winner; w != nil {
-		d.Rule, d.Reason, d.Answers, d.Authority = w.id, w.reason, w.answers, w.authority.String()
+		d.Rule, d.Reason, d.Answers, d.Say, d.Authority = w.id, w.reason, w.answers, w.say, w.authority.String()
 		d.Deltas = append(d.Deltas, p.marksOf(w, f)...)
 	} else {
 		d.Rule, d.Reason, d.Authority = "no_match", "policy.no_match", best.layer.authority.String()
@@ -560,6 +587,9 @@ func (p *Policy) marksOf(r *rule, f *edge.Facts) []edge.Delta {
 // it among the deltas of an admission; a guard's admission asks for it.
 func (p *Policy) Reserve(f *edge.Facts) []edge.Delta {
 	var out []edge.Delta
+	if f.Lane.Direction == edge.In && p.countsUses(f) {
+		out = append(out, edge.Delta{Cell: usesCell(f), Op: edge.OpAdd, Value: 1})
+	}
 	act := &activation{f: f, table: p.table}
 	for i := range p.counters {
 		c := &p.counters[i]

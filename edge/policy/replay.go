@@ -114,6 +114,11 @@ func (p *Policy) unrecorded(f *edge.Facts, was *Policy) []string {
 					if !f.Marks[rest] && (was == nil || !slices.Contains(was.marks, rest)) {
 						miss(name)
 					}
+				case group == "guard":
+					// What no rule looked at was no button on the guard's screen.
+					if !f.Guarded(rest) && (was == nil || !was.Reads(plain)) {
+						miss(name)
+					}
 				case name == "temperature.value":
 					if f.Temperature != nil && f.Temperature.State == edge.TempOK && f.Temperature.Value == nil {
 						miss(name)

@@ -120,11 +120,35 @@ var fields = []field{
 		func(p *parser, s string) error { p.row.Pass.Risk = s; return nil }},
 	{"green", "medical green channel: yes or no", false, []string{"green", "greenchannel", "绿色通道", "就医绿色通道"},
 		func(p *parser, s string) (err error) { p.row.Pass.Green, err = yes(s); return }},
+	{"consent", "of a visitor's host: yes or no; empty = was not asked", false, []string{"consent", "hostconsent", "被访人同意", "户主同意"},
+		func(p *parser, s string) error {
+			ok, err := yes(s)
+			if err != nil {
+				return err
+			}
+			p.visit().Consent = edge.Denied
+			if ok {
+				p.visit().Consent = edge.Confirmed
+			}
+			return nil
+		}},
+	{"origin", "risk of where a visitor or courier comes from: low, medium or high", false, []string{"origin", "originrisk", "来源风险", "来源地风险"},
+		func(p *parser, s string) (err error) { p.visit().Origin, err = word(s, risks, false); return }},
+	{"purpose", "of a visit, in one word: family, repair, delivery, ...", false, []string{"purpose", "visitpurpose", "来访事由", "事由"},
+		func(p *parser, s string) error { p.visit().Purpose = s; return nil }},
 	{"vehicle", "opaque id of a vehicle, never its plate", false, []string{"vehicle", "vehicleid", "车辆编号"},
 		func(p *parser, s string) error { p.row.Pass.Vehicle = s; return nil }},
 }
 
+func (p *parser) visit() *edge.Visit {
+	if p.row.Pass.Visit == nil {
+		p.row.Pass.Visit = &edge.Visit{}
+	}
+	return p.row.Pass.Visit
+}
+
 var (
+	risks      = map[string]string{"low": "low", "medium": "medium", "high": "high", "低": "low", "中": "medium", "高": "high", "低风险": "low", "中风险": "medium", "高风险": "high"}
 	categories = map[string]string{"居民": "resident", "住户": "resident", "业主": "resident", "租户": "resident", "家属": "resident",
 		"工作人员": "worker", "员工": "worker", "物业": "worker", "保安": "worker", "访客": "visitor", "来访": "visitor",
 		"快递": "courier", "外卖": "courier", "配送": "courier", "医护": "medic", "医务": "medic", "医生": "medic", "志愿者": "volunteer", "外来": "outsider"}

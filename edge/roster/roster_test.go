@@ -183,8 +183,8 @@ func TestMapping(t *testing.T) {
 }
 
 func TestEveryFieldReads(t *testing.T) {
-	rows, errs := read(t, []byte("pass,card,name,category,status,reason,household,building,entrance,unit,area,areas,members,groups,from,until,hours,dependants,max uses,escort,care,language,quarantine,quarantine until,home quarantine,home quarantine until,test at,test result,code,risk,green,vehicle\n"+
-		"1,em:3C00CE754C,Ann,medic,suspended,moved,44,B1,2,301,north,north;gym,4,staff;night,2022-04-01,2022-04-30 18:00,22:30~06:00,2,5,yes,elderly 透析,fr,home,2022-05-01,是,20220502,2022-04-20 08:15,阴性,green,list-a,1,v7\n"), Options{})
+	rows, errs := read(t, []byte("pass,card,name,category,status,reason,household,building,entrance,unit,area,areas,members,groups,from,until,hours,dependants,max uses,escort,care,language,quarantine,quarantine until,home quarantine,home quarantine until,test at,test result,code,risk,green,vehicle,consent,origin,purpose\n"+
+		"1,em:3C00CE754C,Ann,medic,suspended,moved,44,B1,2,301,north,north;gym,4,staff;night,2022-04-01,2022-04-30 18:00,22:30~06:00,2,5,yes,elderly 透析,fr,home,2022-05-01,是,20220502,2022-04-20 08:15,阴性,green,list-a,1,v7,no,中风险,repair\n"), Options{})
 	at := func(s string) int64 {
 		tm, err := time.Parse("2006-01-02 15:04", s)
 		if err != nil {
@@ -195,7 +195,8 @@ func TestEveryFieldReads(t *testing.T) {
 	want := []edge.RosterRow{{Line: 2, Credentials: []edge.Credential{"em:3C00CE754C"},
 		Pass: edge.Pass{ID: 1, Household: 44, Category: "medic", Status: edge.PassSuspended, Reason: "moved", Name: "A*", Building: "B1", Unit: "2-301", Language: "fr",
 			Groups: []string{"staff", "night"}, Areas: []string{"north", "gym"}, From: at("2022-04-01 00:00"), Until: at("2022-04-30 18:00"), Hours: "22:30-06:00", Dependants: 2, MaxUses: 5, Escort: true,
-			Care: []string{"elderly", "dialysis"}, Quarantine: "home", QuarantineUntil: at("2022-05-02 00:00"), TestAt: at("2022-04-20 08:15"), TestResult: "negative", Code: "green", Risk: "list-a", Green: true, Vehicle: "v7"},
+			Care: []string{"elderly", "dialysis"}, Quarantine: "home", QuarantineUntil: at("2022-05-02 00:00"), TestAt: at("2022-04-20 08:15"), TestResult: "negative", Code: "green", Risk: "list-a", Green: true, Vehicle: "v7",
+			Visit: &edge.Visit{Consent: edge.Denied, Origin: "medium", Purpose: "repair"}},
 		Household: edge.Household{ID: 44, Area: "north", Building: "B1", Unit: "2-301", Members: 4, Quarantine: true, QuarantineUntil: at("2022-05-03 00:00")}}}
 	if len(errs) > 0 {
 		t.Fatal(errs)
@@ -203,8 +204,8 @@ func TestEveryFieldReads(t *testing.T) {
 	if d := cmp.Diff(want, rows); d != "" {
 		t.Error(d)
 	}
-	if n := len(Describe()); n != 32 {
-		t.Errorf("%d fields described; this test knows 32: add the new one here", n)
+	if n := len(Describe()); n != 35 {
+		t.Errorf("%d fields described; this test knows 35: add the new one here", n)
 	}
 }
 

@@ -116,6 +116,7 @@ func New(seed uint64, o Options) *Estate {
 			pass.Category = "courier"
 		case v < 15:
 			pass.Category = "visitor"
+			pass.Visit = &edge.Visit{Consent: edge.Confirmed, Origin: "low", Purpose: "family"}
 			pass.Until = now + 2*day
 		case v < 22:
 			pass.Care = []string{[]string{"elderly", "alone", "disabled", "pregnant", "dialysis"}[e.rng.IntN(5)]}
