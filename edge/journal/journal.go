@@ -12,10 +12,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"filippo.io/age"
 
 	"gatehouse/edge"
 	"gatehouse/edge/sqlite"
@@ -25,10 +28,16 @@ import (
 type Options struct {
 	Community, Site, Gate string
 	Clock                 edge.Clock
-	Signer                edge.Signer // signs tree heads; nil = they stay unsigned
-	Retention             time.Duration
-	Rand                  io.Reader // nil = crypto/rand
+	Signer                edge.Signer   // signs tree heads; nil = they stay unsigned
+	Retention             time.Duration // of entries about persons; 0 = for ever
+	Technical             time.Duration // of the others, when longer: see edge.Technical
+	Recipient             string        // the community's age key, to which overdue entries are sealed; "" = not known
+	Reserve               int64         // bytes of disk held back for when the medium is full; 0 = none
+	Alone                 bool          // refuse to open what another process has open: see ErrInUse
+	Rand                  io.Reader     // nil = crypto/rand
 	Log                   *slog.Logger
+
+	follows *lineage // of a file that was set aside
 }
 
 // schema by numbered steps. Sequence is the rowid; nothing here has an index on
@@ -43,16 +52,29 @@ CREATE TABLE cell(subject TEXT NOT NULL, name TEXT NOT NULL, bucket INTEGER NOT 
 	at INTEGER NOT NULL DEFAULT 0, peers_at INTEGER NOT NULL DEFAULT 0, version INTEGER NOT NULL,
 	PRIMARY KEY(subject, name, bucket)) WITHOUT ROWID;
 CREATE TABLE peer(gate TEXT NOT NULL, epoch TEXT NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY(gate, epoch)) WITHOUT ROWID;
+`, `
+CREATE TABLE gone(first INTEGER PRIMARY KEY, end INTEGER NOT NULL);
+CREATE TABLE sealed(first INTEGER PRIMARY KEY, count INTEGER NOT NULL, data BLOB NOT NULL);
+CREATE TABLE former(n INTEGER PRIMARY KEY, epoch TEXT NOT NULL, forked INTEGER NOT NULL, size INTEGER NOT NULL,
+	bare INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE erasure(pass INTEGER PRIMARY KEY, by TEXT NOT NULL, upto INTEGER NOT NULL,
+	tried INTEGER NOT NULL DEFAULT 0, gone INTEGER NOT NULL DEFAULT 0, waiting INTEGER NOT NULL DEFAULT 0);
+INSERT INTO gone SELECT 0, min(seq) FROM entry HAVING min(seq)>0;
 `}
+
+// maxLine bounds the lines that this journal takes, so that they fit into an
+// entry of edge.MaxLine when they are carried into a new epoch, sealed or not.
+const maxLine = 40 << 10
 
 // pageSize was chosen by measurement: see DESIGN.md, "Flash".
 const pageSize = 1024
 
 // Journal is one gate's log. It is safe for concurrent use.
 type Journal struct {
-	db  *sqlite.DB
-	o   Options
-	log *slog.Logger
+	db     *sqlite.DB
+	o      Options
+	log    *slog.Logger
+	suffix string // of the tables that are read; "" = the present epoch's
 
 	conn  *sql.Conn // the one writer's connection, held for good
 	stmts statements
@@ -78,6 +100,12 @@ type Journal struct {
 
 	sealing sync.Mutex
 	sealed  uint64
+	purging sync.Mutex
+
+	recipient age.Recipient
+	technical map[edge.Kind]bool
+	lock      *os.File
+	stale     atomic.Bool // the WAL still holds what was destroyed
 
 	commits atomic.Uint64
 	busy    atomic.Int64 // since when a commit is under way, unix ns; 0 = none
@@ -104,13 +132,28 @@ func Open(ctx context.Context, path string, o Options) (*Journal, error) {
 	if o.Rand == nil {
 		o.Rand = rand.Reader
 	}
+	var recipient age.Recipient
+	if o.Recipient != "" {
+		r, err := age.ParseX25519Recipient(o.Recipient)
+		if err != nil {
+			return nil, fmt.Errorf("cannot open the journal: the community's key: %w", err)
+		}
+		recipient = r
+	}
+	lock, err := lockFile(path, o.Alone)
+	if err != nil {
+		return nil, err
+	}
 	db, err := sqlite.Open(ctx, path, sqlite.Options{PageSize: pageSize, Full: true, Checkpoint: 8000, Migrations: schema})
 	if err != nil {
-		return nil, fmt.Errorf("cannot open the journal: %w", err)
+		return nil, errors.Join(fmt.Errorf("cannot open the journal: %w", err), lock.Close())
 	}
-	j := &Journal{db: db, o: o, log: o.Log, lead: make(chan struct{}, 1), grown: make(chan struct{})}
+	j := &Journal{db: db, o: o, log: o.Log, lock: lock, recipient: recipient, technical: map[edge.Kind]bool{}, lead: make(chan struct{}, 1), grown: make(chan struct{})}
 	if j.log == nil {
 		j.log = slog.New(slog.DiscardHandler)
+	}
+	for _, k := range edge.Technical() {
+		j.technical[k] = true
 	}
 	if err := j.load(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot open the journal %s: %w", path, err), j.closeAll())
@@ -121,6 +164,10 @@ func Open(ctx context.Context, path string, o Options) (*Journal, error) {
 func (j *Journal) load(ctx context.Context) error {
 	var err error
 	if j.conn, err = j.db.W.Conn(ctx); err != nil {
+		return err
+	}
+	// What is destroyed is overwritten in the file.
+	if _, err := j.conn.ExecContext(ctx, "PRAGMA secure_delete=ON"); err != nil {
 		return err
 	}
 	for s, text := range map[**sql.Stmt]string{
@@ -166,7 +213,7 @@ func (j *Journal) load(ctx context.Context) error {
 		}
 		epoch, err := edge.ParseEpoch(meta["epoch"])
 		if err != nil {
-			return fmt.Errorf("damaged: %w", err)
+			return fmt.Errorf("%w: %w", sqlite.ErrDamaged, err)
 		}
 		j.epoch.Store(uint64(epoch))
 	} else if err := j.firstEpoch(ctx, name); err != nil {
@@ -186,12 +233,10 @@ func (j *Journal) load(ctx context.Context) error {
 	if at := j.size.Load() / edge.BlockSize * edge.BlockSize; at < j.size.Load() {
 		var key []byte
 		if err := j.conn.QueryRowContext(ctx, "SELECT key FROM block WHERE first=?", int64(at)).Scan(&key); err != nil {
-			return fmt.Errorf("damaged: no key for the entries from %d: %w", at, err)
+			return fmt.Errorf("%w: no key for the entries from %d: %w", sqlite.ErrDamaged, at, err)
 		}
-		// A destroyed key (the block's older entries are purged) makes place for
-		// a key of the rest: see purge.
-		if len(key) == len(j.block) {
-			j.block, j.blockAt, j.hasBlock = edge.BlockKey(key), at, true
+		if j.blockAt, j.hasBlock = at, len(key) == len(j.block); j.hasBlock {
+			j.block = edge.BlockKey(key)
 		}
 	}
 	return nil
@@ -204,15 +249,22 @@ func (j *Journal) firstEpoch(ctx context.Context, name string) error {
 	}
 	j.epoch.Store(uint64(epoch))
 	data, err := json.Marshal(map[string]any{"epoch": epoch, "parent": nil})
+	now := j.o.Clock.Now()
+	var deltas []edge.Delta
+	if f := j.o.follows; f != nil {
+		f.Epoch = epoch
+		data, err = json.Marshal(f)
+		deltas = append(deltas, edge.Delta{Cell: edge.Cell{Name: edge.CellReset, Subject: edge.SubjectReset}, Op: edge.OpSet, Value: now.Time})
+	}
 	if err != nil {
 		return err
 	}
-	e := &edge.Entry{Kind: edge.KindEpoch, Of: -1, Actor: "system", Stamp: j.o.Clock.Now(), Data: data}
+	e := &edge.Entry{Kind: edge.KindEpoch, Of: -1, Actor: "system", Stamp: now, Data: data, Deltas: deltas}
 	line, err := e.AppendJSON(nil)
 	if err != nil {
 		return err
 	}
-	r := &request{lines: [][]byte{line}}
+	r := &request{lines: [][]byte{line}, deltas: deltas, at: now.Time}
 	if err := j.commit(ctx, []*request{r}, map[string]any{"name": name, "epoch": epoch.String(), "acked": 0}); err != nil {
 		return err
 	}
@@ -244,6 +296,9 @@ func (j *Journal) Append(ctx context.Context, e *edge.Entry, expect []edge.Expec
 	line, err := e.AppendJSON(make([]byte, 0, 1024))
 	if err != nil {
 		return 0, err
+	}
+	if len(line) > maxLine {
+		return 0, fmt.Errorf("entry of %d bytes is longer than the %d that can be carried and sealed", len(line), maxLine)
 	}
 	r := &request{lines: [][]byte{line}, deltas: e.Deltas, expect: expect, at: e.Stamp.Time, start: e.Kind == edge.KindStart, done: make(chan struct{})}
 	j.mu.Lock()
@@ -395,22 +450,27 @@ func (j *Journal) grow(size uint64) {
 }
 
 func (j *Journal) insert(ctx context.Context, seq uint64, line []byte) error {
-	if at := seq / edge.BlockSize * edge.BlockSize; !j.hasBlock || at != j.blockAt {
+	if seq%edge.BlockSize == 0 {
 		var key edge.BlockKey
 		if _, err := io.ReadFull(j.o.Rand, key[:]); err != nil {
 			return err
 		}
-		if seq != at {
-			// The block's first key was destroyed with its older entries.
-			if _, err := j.conn.ExecContext(ctx, "INSERT OR REPLACE INTO block(first, key) VALUES(?, ?)", int64(at), key[:]); err != nil {
-				return err
-			}
-		} else if _, err := j.stmts.block.ExecContext(ctx, int64(at), key[:]); err != nil {
+		if _, err := j.stmts.block.ExecContext(ctx, int64(seq), key[:]); err != nil {
 			return err
 		}
-		j.block, j.blockAt, j.hasBlock = key, at, true
+		j.block, j.blockAt, j.hasBlock = key, seq, true
 	}
-	_, err := j.stmts.insert.ExecContext(ctx, int64(seq), line)
+	if j.hasBlock {
+		_, err := j.stmts.insert.ExecContext(ctx, int64(seq), line)
+		return err
+	}
+	// The block's key was destroyed with its older entries. Another one would look
+	// to the server like another log: each of the rest has a blind of its own.
+	var blind edge.Blind
+	if _, err := io.ReadFull(j.o.Rand, blind[:]); err != nil {
+		return err
+	}
+	_, err := j.conn.ExecContext(ctx, "INSERT INTO entry(seq, line, blind) VALUES(?, ?, ?)", int64(seq), line, blind[:])
 	return err
 }
 
@@ -504,9 +564,10 @@ func (j *Journal) tx(ctx context.Context, f func() error) error {
 }
 
 // Read returns entries from a sequence on: at most maxEntries, and at most
-// maxBytes of lines but always one. Purged entries have no line.
+// maxBytes of lines but always one. Entries whose content is destroyed or sealed
+// are left out.
 func (j *Journal) Read(ctx context.Context, from uint64, maxEntries, maxBytes int) ([]edge.Stored, error) {
-	rows, err := j.db.R.QueryContext(ctx, "SELECT seq, line, blind FROM entry WHERE seq>=? ORDER BY seq LIMIT ?", int64(from), maxEntries)
+	rows, err := j.db.R.QueryContext(ctx, "SELECT seq, line, blind FROM entry"+j.suffix+" WHERE seq>=? ORDER BY seq LIMIT ?", int64(from), maxEntries)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the journal: %w", err)
 	}
@@ -514,17 +575,12 @@ func (j *Journal) Read(ctx context.Context, from uint64, maxEntries, maxBytes in
 	var out []edge.Stored
 	total := 0
 	for rows.Next() {
-		var s edge.Stored
-		var blind []byte
-		if err := rows.Scan(&s.Seq, &s.Line, &blind); err != nil {
-			return nil, fmt.Errorf("cannot read the journal: %w", err)
+		s, err := scanStored(rows)
+		if err != nil {
+			return nil, err
 		}
 		if total += len(s.Line); len(out) > 0 && total > maxBytes {
 			break
-		}
-		if len(blind) == len(edge.Blind{}) {
-			b := edge.Blind(blind)
-			s.Blind = &b
 		}
 		out = append(out, s)
 	}
@@ -538,7 +594,7 @@ func (j *Journal) Read(ctx context.Context, from uint64, maxEntries, maxBytes in
 func (j *Journal) Get(ctx context.Context, seq uint64) (edge.Stored, error) {
 	s := edge.Stored{Seq: seq}
 	var blind []byte
-	err := j.db.R.QueryRowContext(ctx, "SELECT line, blind FROM entry WHERE seq=?", int64(seq)).Scan(&s.Line, &blind)
+	err := j.db.R.QueryRowContext(ctx, "SELECT line, blind FROM entry"+j.suffix+" WHERE seq=?", int64(seq)).Scan(&s.Line, &blind)
 	switch {
 	case errors.Is(err, sql.ErrNoRows) && seq < j.Size():
 		return s, fmt.Errorf("entry %d: %w", seq, edge.ErrPurged)
@@ -574,7 +630,7 @@ func (j *Journal) Wait(ctx context.Context, size uint64) error {
 // BlockKeys returns the keys of the blocks that hold the entries from..from+count-1.
 // A destroyed key is left out.
 func (j *Journal) BlockKeys(ctx context.Context, from, count uint64) ([]edge.KeyOfBlock, error) {
-	rows, err := j.db.R.QueryContext(ctx, "SELECT first, key FROM block WHERE first>=? AND first<? ORDER BY first",
+	rows, err := j.db.R.QueryContext(ctx, "SELECT first, key FROM block"+j.suffix+" WHERE first>=? AND first<? ORDER BY first",
 		int64(from/edge.BlockSize*edge.BlockSize), int64(from+count))
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the block keys: %w", err)
@@ -677,6 +733,12 @@ func (j *Journal) Run(ctx context.Context) error {
 			if err := j.seal(ctx, j.Size()); err != nil && ctx.Err() == nil {
 				j.log.Error("cannot seal the journal", "err", err, "hint", "gatehouse journal verify says where it is damaged")
 			}
+			if err := j.takeErasures(ctx); err != nil && ctx.Err() == nil {
+				j.log.Error("cannot erase what was asked for", "err", err)
+			}
+			if err := j.clean(ctx); err != nil && ctx.Err() == nil {
+				j.log.Warn("cannot empty the WAL of destroyed entries yet", "err", err)
+			}
 		case <-purge.C:
 			if j.o.Retention > 0 {
 				cut := time.UnixMilli(j.o.Clock.Now().Time).Add(-j.o.Retention)
@@ -709,5 +771,5 @@ func (j *Journal) closeAll() error {
 	if j.conn != nil {
 		errs = append(errs, j.conn.Close())
 	}
-	return errors.Join(append(errs, j.db.Close())...)
+	return errors.Join(append(errs, j.db.Close(), j.lock.Close())...)
 }

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"modernc.org/sqlite"
 )
 
 // Copy makes a copy of a database that others may have open and write to: the
@@ -20,6 +22,34 @@ func Copy(ctx context.Context, path, to string) error {
 		err = fmt.Errorf("cannot copy %s: %w", path, err)
 	}
 	return errors.Join(err, db.Close())
+}
+
+// ErrDamaged says that a file is not, or not any more, a database of this program.
+var ErrDamaged = errors.New("the database is damaged")
+
+// IsDamage reports whether an error comes from what a file holds, or from a medium
+// that cannot be read: not from a full disk, a lock, missing rights or another
+// version of the program. See sqlite.org/rescode.html.
+func IsDamage(err error) bool {
+	if errors.Is(err, ErrDamaged) {
+		return true
+	}
+	var e *sqlite.Error
+	if !errors.As(err, &e) {
+		return false
+	}
+	const ( // primary codes, and extended ones of input
+		corrupt   = 11
+		notADB    = 26
+		read      = 10 | 1<<8
+		shortRead = 10 | 2<<8
+		corruptFS = 10 | 33<<8
+	)
+	switch e.Code() {
+	case read, shortRead, corruptFS:
+		return true
+	}
+	return e.Code()&0xff == corrupt || e.Code()&0xff == notADB
 }
 
 // Check looks for damage, not longer than patience: nil means that none was found.
@@ -40,7 +70,7 @@ func Check(ctx context.Context, path string, patience time.Duration) error {
 	case err != nil:
 		return fmt.Errorf("%s: %w", path, err)
 	case found != "ok":
-		return fmt.Errorf("%s: %s", path, found)
+		return fmt.Errorf("%s: %w: %s", path, ErrDamaged, found)
 	}
 	return nil
 }

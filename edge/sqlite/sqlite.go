@@ -57,7 +57,7 @@ func Open(ctx context.Context, path string, o Options) (*DB, error) {
 		o.Readers = 4
 	}
 	if st, err := os.Stat(path); err == nil && st.Size() > 0 && st.Size() < 512 {
-		return nil, fmt.Errorf("cannot open %s: %d bytes are not a database", path, st.Size())
+		return nil, fmt.Errorf("cannot open %s: %w: %d bytes are none", path, ErrDamaged, st.Size())
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("cannot make the folder of %s: %w", path, err)
@@ -203,6 +203,15 @@ func (d *DB) Write(ctx context.Context, f func(*sql.Tx) error) error {
 func (d *DB) Checkpoint(ctx context.Context) error {
 	var busy, log, done int
 	return d.check.QueryRowContext(ctx, "PRAGMA wal_checkpoint(PASSIVE)").Scan(&busy, &log, &done)
+}
+
+// Truncate checkpoints all of the WAL and empties it, because it still holds what
+// was destroyed in the file, or for its room on a full medium. false: a reader or
+// the writer was in the way.
+func (d *DB) Truncate(ctx context.Context) (bool, error) {
+	var busy, log, done int
+	err := d.check.QueryRowContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &log, &done)
+	return err == nil && busy == 0, err
 }
 
 // Path is the file's name.
