@@ -92,7 +92,7 @@ func BenchmarkLint1000(b *testing.B) {
 		b.Fatal(err)
 	}
 	for b.Loop() {
-		p.Lint(1)
+		p.Lint(1, nil)
 	}
 }
 
@@ -111,6 +111,6 @@ func FuzzLayer(f *testing.F) {
 		if d := p.Decide(lost); d.Outcome != edge.Deny && d.Error == "" {
 			t.Errorf("the superior denies, and this layer says %s by %s", d.Outcome, d.Rule)
 		}
-		p.Lint(1)
+		p.Lint(1, nil)
 	})
 }

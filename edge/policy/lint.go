@@ -3,6 +3,8 @@ package policy
 import (
 	"bytes"
 	"fmt"
+	"iter"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -29,17 +31,51 @@ func (f Finding) Fails() bool {
 
 // Lint looks at a policy as a whole, at a time (UTC ms, for what has expired). It
 // decides on the structure of the rules alone: a condition may hold or not.
-// samples are facts of ordinary presentations; a rule that stops most of them
-// makes a queue. Without samples the policy's ordinary residents are made up.
-func (p *Policy) Lint(now int64, samples ...*edge.Facts) []Finding {
+// samples are ordinary presentations, of a roster or a journal; a rule that stops
+// most of those with one label makes a queue. Without samples (nil) an ordinary
+// resident is made up.
+func (p *Policy) Lint(now int64, samples iter.Seq[Sample]) []Finding {
 	l := &linter{p: p}
 	for _, t := range Private(p.src) {
 		l.add("private", t.line, "", "%s", t.text)
 	}
 	l.rules(now)
 	l.gaps()
+	if samples == nil {
+		samples = slices.Values(p.Ordinary(&edge.Pass{ID: 1, Category: "resident", Status: edge.PassActive}, &edge.Household{ID: 1}, "", max(now, p.authority.From, 1)))
+	}
 	l.queue(samples)
 	return l.out
+}
+
+// Sample is one ordinary presentation, and what it has in common with others:
+// "going in from 22:30".
+type Sample struct {
+	Label string
+	Facts *edge.Facts
+}
+
+// Ordinary are the presentations of a pass in a week, in both directions and in
+// each stretch of hours that the rules tell apart, with a normal temperature
+// where the rules ask for one. now (UTC ms) is for what ends on a date.
+func (p *Policy) Ordinary(ps *edge.Pass, house *edge.Household, area string, now int64) []Sample {
+	var out []Sample
+	stamp := edge.Stamp{Time: now, Clock: edge.ClockSynced}
+	for _, dir := range []edge.Direction{edge.In, edge.Out} {
+		at := map[edge.Direction]string{edge.In: "outside", edge.Out: "inside"}[dir]
+		for _, s := range p.segments() {
+			f := &edge.Facts{Lane: edge.LaneFacts{Level: edge.LevelEstate, Direction: dir, Area: area}, Position: &edge.PositionFacts{At: at, Age: 60},
+				Time: edge.TimeFacts{Weekday: s.day, Minute: s.minute, Trusted: true, Stamp: stamp}}
+			a := p.AreaAt(area, f.Time)
+			f.Area = &a
+			f.SetPass(ps, house, stamp, area)
+			if p.Reads("temperature") {
+				f.Temperature = &edge.TemperatureFacts{State: edge.TempOK, Band: edge.BandBelow}
+			}
+			out = append(out, Sample{fmt.Sprintf("going %s %s", dir, s.text), f})
+		}
+	}
+	return out
 }
 
 type linter struct {
@@ -256,44 +292,26 @@ func (l *linter) decided(area string, level edge.Level, tier edge.Tier, cat stri
 	return kind
 }
 
-// queue says where the whole estate would be measured again or referred.
-func (l *linter) queue(samples []*edge.Facts) {
-	madeUp := len(samples) == 0
-	if madeUp {
-		for _, dir := range []edge.Direction{edge.In, edge.Out} {
-			for _, s := range l.p.segments() {
-				f := &edge.Facts{Pass: &edge.PassFacts{ID: 1, Category: "resident", Status: edge.PassActive}, Household: &edge.HouseholdFacts{ID: 1},
-					Lane: edge.LaneFacts{Level: edge.LevelEstate, Direction: dir}, Area: &edge.AreaFacts{Tier: edge.TierNormal},
-					Time: edge.TimeFacts{Weekday: s.day, Minute: s.minute, Trusted: true, Stamp: edge.Stamp{Time: max(l.p.authority.From, 1)}}}
-				if l.p.Reads("temperature") {
-					f.Temperature = &edge.TemperatureFacts{State: edge.TempOK, Band: edge.BandBelow}
-				}
-				samples = append(samples, f)
-			}
-		}
-	}
+// queue says where most of the samples with one label would be measured again or
+// referred.
+func (l *linter) queue(samples iter.Seq[Sample]) {
 	type key struct {
-		rule string
-		o    edge.Outcome
+		label, rule string
+		o           edge.Outcome
 	}
-	n, total := map[key]int{}, map[edge.Direction]int{}
-	for _, f := range samples {
-		d := l.p.Decide(f)
-		total[f.Lane.Direction]++
-		if d.Outcome != edge.Refer && d.Outcome != edge.Remeasure {
-			continue
-		}
-		n[key{d.Rule, d.Outcome}]++
-		if madeUp {
-			l.add("queue", l.lineOf(d.Rule), d.Rule, "every resident going %s from %02d:%02d gets %s by rule %q: a queue, unless that is meant", f.Lane.Direction, f.Time.Minute/60, f.Time.Minute%60, d.Outcome, d.Rule)
+	n, total := map[key]int{}, map[string]int{}
+	for s := range samples {
+		total[s.Label]++
+		if d := l.p.Decide(s.Facts); d.Outcome == edge.Refer || d.Outcome == edge.Remeasure {
+			n[key{s.Label, d.Rule, d.Outcome}]++
 		}
 	}
-	if madeUp {
-		return
-	}
-	for k, c := range n {
-		if 2*c > len(samples) {
-			l.add("queue", l.lineOf(k.rule), k.rule, "rule %q gives %s to %d of %d samples: a queue, not a rule", k.rule, k.o, c, len(samples))
+	for _, k := range slices.SortedFunc(maps.Keys(n), func(a, b key) int { return strings.Compare(fmt.Sprint(a), fmt.Sprint(b)) }) {
+		switch of := total[k.label]; {
+		case of == 1:
+			l.add("queue", l.lineOf(k.rule), k.rule, "every resident %s gets %s by rule %q: a queue, unless that is meant", k.label, k.o, k.rule)
+		case 2*n[k] > of:
+			l.add("queue", l.lineOf(k.rule), k.rule, "rule %q gives %s to %d of %d %s: a queue, unless that is meant", k.rule, k.o, n[k], of, k.label)
 		}
 	}
 }

@@ -34,7 +34,7 @@ func TestLintFinds(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			fs := p.Lint(time.Date(2026, 6, 1, 0, 0, 0, 0, time.UTC).UnixMilli())
+			fs := p.Lint(time.Date(2026, 6, 1, 0, 0, 0, 0, time.UTC).UnixMilli(), nil)
 			if !slices.ContainsFunc(fs, func(f Finding) bool { return f.Kind == c.kind && strings.Contains(f.Text, c.text) }) {
 				t.Errorf("%s %q is not among %v", c.kind, c.text, fs)
 			}
@@ -47,7 +47,7 @@ func TestLintFindsNothingWhereNothingIs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if fs := p.Lint(1); len(fs) != 0 {
+	if fs := p.Lint(1, nil); len(fs) != 0 {
 		t.Errorf("%v", fs)
 	}
 }
@@ -57,12 +57,12 @@ func TestLintOverSamples(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sample := func(b edge.Band) *edge.Facts {
-		return &edge.Facts{Temperature: &edge.TemperatureFacts{Band: b}, Lane: edge.LaneFacts{Direction: edge.In}}
+	sample := func(b edge.Band) Sample {
+		return Sample{"today", &edge.Facts{Temperature: &edge.TemperatureFacts{Band: b}, Lane: edge.LaneFacts{Direction: edge.In}}}
 	}
 	near, below := sample(edge.BandNear), sample(edge.BandBelow)
-	queue := func(fs ...*edge.Facts) bool {
-		return slices.ContainsFunc(p.Lint(1, fs...), func(f Finding) bool { return f.Kind == "queue" && f.Rule == "near" })
+	queue := func(fs ...Sample) bool {
+		return slices.ContainsFunc(p.Lint(1, slices.Values(fs)), func(f Finding) bool { return f.Kind == "queue" && f.Rule == "near" })
 	}
 	if !queue(near, near, below) || queue(near, below, below) {
 		t.Error("a queue is more than half of the samples")
@@ -72,7 +72,7 @@ func TestLintOverSamples(t *testing.T) {
 // The samples have nothing that keeps them from going into force.
 func TestSamplesAreClean(t *testing.T) {
 	for _, name := range append(slices.Clone(shipped), "city.yaml") {
-		for _, f := range sample(t, name).Lint(1772420400000) {
+		for _, f := range sample(t, name).Lint(1772420400000, nil) {
 			if f.Fails() {
 				t.Errorf("%v", f)
 			}

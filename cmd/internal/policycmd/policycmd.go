@@ -20,6 +20,7 @@ import (
 
 	"gatehouse/edge"
 	"gatehouse/edge/policy"
+	"gatehouse/edge/roster"
 	"gatehouse/edge/text"
 )
 
@@ -72,7 +73,7 @@ func New(open func(context.Context) (Site, error)) *cobra.Command {
 			return run(cmd, args, s)
 		}
 	}
-	cmd.AddCommand(factsCommand(), showCommand(with), testCommand(), lintCommand(), explainCommand(with), replayCommand(with))
+	cmd.AddCommand(factsCommand(), showCommand(with), testCommand(), lintCommand(with), explainCommand(with), replayCommand(with))
 	return cmd
 }
 
@@ -163,29 +164,113 @@ func testCommand() *cobra.Command {
 	return cmd
 }
 
-func lintCommand() *cobra.Command {
+func lintCommand(with wrapper) *cobra.Command {
 	var under []string
+	var rosterFile, area, back string
+	var recorded bool
 	cmd := &cobra.Command{Use: "lint FILE", Short: "Look for gaps, dead rules, contradictions and queues", Args: cobra.ExactArgs(1),
+		Long: `Looks at a policy as a whole: rules that never decide, contradict or repeat one
+another, combinations of area, tier, level, category, direction and hours that no
+rule decides, and rules that would have most of the estate measured again or
+referred. For the last it makes a resident up, unless --roster names a file of
+passes or --journal has the presentations of the gate's journal.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cmd.SilenceUsage = true
 			p, err := load(args[0], under)
 			if err != nil {
 				return err
 			}
-			bad := 0
-			for _, f := range p.Lint(time.Now().UnixMilli()) {
-				fmt.Fprintln(cmd.OutOrStdout(), f)
-				if f.Fails() {
-					bad++
+			d, err := since(back)
+			if err != nil {
+				return err
+			}
+			look := func(s Site, samples iter.Seq[policy.Sample], failed *error) error {
+				found := p.Lint(timeNow(s), samples)
+				if *failed != nil {
+					return *failed
 				}
+				bad := 0
+				for _, f := range found {
+					fmt.Fprintln(cmd.OutOrStdout(), f)
+					if f.Fails() {
+						bad++
+					}
+				}
+				if bad > 0 {
+					return fmt.Errorf("%d findings that keep %s from going into force", bad, args[0])
+				}
+				return nil
 			}
-			if bad > 0 {
-				return fmt.Errorf("%d findings that keep %s from going into force", bad, args[0])
+			var failed error
+			switch {
+			case rosterFile != "" && recorded:
+				return errors.New("give --roster or --journal, not both")
+			case rosterFile != "":
+				return look(Site{}, fromRoster(p, rosterFile, area, timeNow(Site{}), &failed), &failed)
+			case recorded:
+				return with(func(cmd *cobra.Command, _ []string, s Site) error {
+					return look(s, fromJournal(cmd.Context(), s, timeNow(s)-d.Milliseconds(), &failed), &failed)
+				})(cmd, args)
 			}
-			return nil
+			return look(Site{}, nil, &failed)
 		}}
+	f := cmd.Flags()
+	f.StringVar(&rosterFile, "roster", "", "look for queues with the passes of this `file`, CSV or XLSX")
+	f.StringVar(&area, "area", "", "area that the passes of --roster present themselves at")
+	f.BoolVar(&recorded, "journal", false, "look for queues with the presentations of the gate's journal")
+	f.StringVar(&back, "since", "14d", "how far back --journal goes: days (14d) or a duration (6h)")
 	underFlag(cmd, &under)
 	return cmd
+}
+
+func timeNow(s Site) int64 {
+	if s.Now != nil {
+		return s.Now()
+	}
+	return time.Now().UnixMilli()
+}
+
+// fromRoster are the ordinary presentations of the passes in a file.
+func fromRoster(p *policy.Policy, name, area string, now int64, failed *error) iter.Seq[policy.Sample] {
+	return func(yield func(policy.Sample) bool) {
+		f, err := os.Open(name)
+		if err != nil {
+			*failed = fmt.Errorf("cannot read the roster: %w", err)
+			return
+		}
+		defer f.Close()
+		st, err := f.Stat()
+		if err != nil {
+			*failed = fmt.Errorf("cannot read the roster: %w", err)
+			return
+		}
+		for row, err := range roster.Open(name, f, st.Size(), roster.Options{CardForm: "em-dec10"}) {
+			if err != nil {
+				*failed = err
+				return
+			}
+			var house *edge.Household
+			if row.Household.ID != 0 {
+				house = &row.Household
+			}
+			for _, s := range p.Ordinary(&row.Pass, house, area, now) {
+				if !yield(s) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// fromJournal are the presentations of a gate's journal since a time.
+func fromJournal(ctx context.Context, s Site, from int64, failed *error) iter.Seq[policy.Sample] {
+	return func(yield func(policy.Sample) bool) {
+		for _, e := range entries(ctx, s.Journal, from, failed) {
+			if e.Kind == edge.KindDecision && e.Facts != nil && !yield(policy.Sample{Label: "going " + string(e.Facts.Lane.Direction), Facts: e.Facts}) {
+				return
+			}
+		}
+	}
 }
 
 func explainCommand(with wrapper) *cobra.Command {
@@ -257,6 +342,7 @@ func since(s string) (time.Duration, error) {
 func replayCommand(with wrapper) *cobra.Command {
 	var back, file string
 	var under []string
+	var superior bool
 	cmd := &cobra.Command{Use: "replay", Short: "Decide the journal's presentations again and list what would differ", Args: cobra.NoArgs,
 		RunE: with(func(cmd *cobra.Command, _ []string, s Site) error {
 			ctx := cmd.Context()
@@ -265,7 +351,14 @@ func replayCommand(with wrapper) *cobra.Command {
 				return err
 			}
 			p := s.Policy
-			if file != "" {
+			switch {
+			case superior && file != "":
+				return errors.New("give --superior or --policy, not both")
+			case superior:
+				if p = p.Superior(); p == nil {
+					return errors.New("no superior's policy stands above the one in force")
+				}
+			case file != "":
 				if p, err = load(file, under); err != nil {
 					return err
 				}
@@ -291,6 +384,7 @@ func replayCommand(with wrapper) *cobra.Command {
 		})}
 	cmd.Flags().StringVar(&back, "since", "14d", "how far back: days (14d) or a duration (6h)")
 	cmd.Flags().StringVar(&file, "policy", "", "decide by this file instead of the policy in force")
+	cmd.Flags().BoolVar(&superior, "superior", false, "decide by the superiors' policies alone: what does this level deny that they would admit?")
 	underFlag(cmd, &under)
 	return cmd
 }
