@@ -78,7 +78,7 @@ sync:
   trust: {{.Trust}}
   batch_age: 200ms
   resend_after: 3s
-console: {listen: 127.0.0.1:{{.Port}}}
+console: {listen: 127.0.0.1:{{.Port}}, plain: true}
 passages:
 {{- range .Passages}}
   - name: {{.}}

@@ -56,6 +56,9 @@ type Config struct {
 	Language  string // of the site
 	Languages []string
 	Location  *time.Location
+	// Certificates prove the gate to browsers. nil = plain HTTP, which is for
+	// listening on the machine itself.
+	Certificates *Certificates
 }
 
 // Deps are the parts the console looks at.
@@ -93,6 +96,9 @@ type Console struct {
 
 	pages map[string]*template.Template // by language
 
+	once  *once
+	meter *meter
+
 	mu       sync.Mutex
 	watchers int
 	pieces   map[string]piece
@@ -100,7 +106,7 @@ type Console struct {
 
 // New opens the console's port.
 func New(cfg Config, deps Deps) (*Console, error) {
-	c := &Console{cfg: cfg, deps: deps, pieces: map[string]piece{}}
+	c := &Console{cfg: cfg, deps: deps, pieces: map[string]piece{}, once: newOnce(), meter: newMeter()}
 	if len(c.cfg.Languages) == 0 {
 		c.cfg.Languages = []string{"zh-Hans", "en"}
 	}
@@ -121,15 +127,31 @@ func New(cfg Config, deps Deps) (*Console, error) {
 func (c *Console) Addr() string { return c.ln.Addr().String() }
 
 // URL is where the guard's page is.
-func (c *Console) URL() string { return "http://" + c.Addr() + "/" }
+func (c *Console) URL() string {
+	if c.cfg.Certificates == nil {
+		return "http://" + c.Addr() + "/"
+	}
+	return "https://" + c.Addr() + "/"
+}
 
 // Close gives the port back when Run was never called.
 func (c *Console) Close() error { return c.ln.Close() }
 
 // Run serves until ctx is done.
 func (c *Console) Run(ctx context.Context) error {
+	handler := c.Handler()
+	if c.cfg.Certificates != nil {
+		secure := handler
+		handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.TLS == nil {
+				c.plain(w, r, secure)
+				return
+			}
+			secure.ServeHTTP(w, r)
+		})
+	}
 	srv := &http.Server{
-		Handler:           c.Handler(),
+		Handler:           handler,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
@@ -137,8 +159,17 @@ func (c *Console) Run(ctx context.Context) error {
 		ErrorLog:          slog.NewLogLogger(c.deps.Log.Handler(), slog.LevelDebug),
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 	}
-	done := make(chan error, 1)
-	go func() { done <- srv.Serve(c.ln) }()
+	done, ln := make(chan error, 1), c.ln
+	if x := c.cfg.Certificates; x != nil {
+		srv.TLSConfig = x.config()
+		f := newFront(c.ln, srv.TLSConfig)
+		ln = f
+		fctx, stop := context.WithCancel(ctx)
+		ended := make(chan struct{})
+		go func() { defer close(ended); _ = f.run(fctx) }()
+		defer func() { stop(); _ = c.ln.Close(); <-ended }()
+	}
+	go func() { done <- srv.Serve(ln) }()
 	select {
 	case <-ctx.Done():
 	case err := <-done:
@@ -166,7 +197,6 @@ func (c *Console) Handler() http.Handler {
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Referrer-Policy", "no-referrer")
 		h.Set("Cache-Control", "no-store")
-		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 		if c.chooseLanguage(w, r) {
 			return
 		}

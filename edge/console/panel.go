@@ -21,11 +21,13 @@ type page struct {
 	Lang, Gate, Path string
 	Languages        []string
 	Person           *accounts.Person // nil = nobody is known
+	session          string
+	once             *once
 	Data             any
 }
 
 func (c *Console) page(r *http.Request, lang string, data any) page {
-	out := page{Lang: lang, Gate: c.cfg.Gate, Languages: c.cfg.Languages, Path: r.URL.Path, Data: data}
+	out := page{Lang: lang, Gate: c.cfg.Gate, Languages: c.cfg.Languages, Path: r.URL.Path, Data: data, session: loggedOf(r).token, once: c.once}
 	if p := personOf(r); p.Role != "" {
 		out.Person = &p
 	}
@@ -39,6 +41,9 @@ func (p page) May(what string) bool {
 	}
 	return has(p.Person.Role, right(what))
 }
+
+// Once is what a form that changes something is good for one time with.
+func (p page) Once() string { return p.once.token(p.session) }
 
 // Rights are all that they have, for a page's style and script.
 func (p page) Rights() string {

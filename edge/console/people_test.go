@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -82,12 +83,16 @@ func TestRights(t *testing.T) {
 	}
 	fresh := sessionCookie + "=" + token.Session
 	tried := 0
+	c.meter = nil
 	for _, r := range c.routes() {
 		method, path, _ := strings.Cut(r.pattern, " ")
 		path = paths.Replace(path)
 		call := func(cookie string) int {
 			tried++
-			req := httptest.NewRequest(method, path, strings.NewReader(""))
+			_, token, _ := strings.Cut(cookie, "=")
+			form := url.Values{"once": {c.once.token(token)}}
+			req := httptest.NewRequest(method, path, strings.NewReader(form.Encode()))
+			req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 			reached := false
 			rt := r
 			rt.handle = func(w http.ResponseWriter, _ *http.Request) { reached = true }

@@ -100,6 +100,14 @@ func (c *Console) routes() []route {
 		{"POST /leave", session, forms, c.leave},
 		{"GET /me", session, pages, c.me},
 		{"POST /me", session, logins, c.me},
+		{"GET /people", seePeople, pages, c.people},
+		{"POST /people", changePeople, forms, c.addPerson},
+		{"POST /people/{number}", resetSecrets, forms, c.changePerson},
+		{"GET /inspector", public, pages, c.inspector},
+		{"POST /inspector", public, logins, c.inspector},
+		{"GET /ca", public, pages, c.ca},
+		{"GET /ca.pem", public, files, c.caFile},
+		{"GET /ca.crt", public, files, c.caFile},
 	}
 }
 
@@ -138,6 +146,15 @@ func (c *Console) guarded(rt route) http.HandlerFunc {
 		if known {
 			r = r.WithContext(context.WithValue(r.Context(), sessionKey{}, logged{s, token}))
 		}
+		caller := address(r)
+		if known {
+			caller = token
+		}
+		if c.meter != nil && !c.meter.allow(caller, rt.class) {
+			c.tooMany(w, r)
+			return
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, limits[rt.class].body)
 		html := r.Method == http.MethodGet && strings.Contains(r.Header.Get("Accept"), "text/html")
 		switch {
 		case rt.who == public:
@@ -163,6 +180,21 @@ func (c *Console) guarded(rt route) http.HandlerFunc {
 			}
 			http.Error(w, c.say(r, "people.not_yours"), http.StatusForbidden)
 			return
+		}
+		if r.Method == http.MethodPost && !c.parse(w, r) {
+			return
+		}
+		if rt.class == forms && !c.once.take(token, r.PostForm.Get("once")) {
+			c.stale(w, r)
+			return
+		}
+		if rt.class == streams && c.meter != nil {
+			end := c.meter.begin(caller, known)
+			if end == nil {
+				http.Error(w, c.say(r, "console.too_many"), http.StatusServiceUnavailable)
+				return
+			}
+			defer end()
 		}
 		if rt.class == streams && rt.who != public {
 			ctx, cancel := context.WithCancel(r.Context())

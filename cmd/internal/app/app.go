@@ -79,6 +79,7 @@ type App struct {
 
 	passages []*lane.Passage
 	panels   map[string]device.Panel // by lane
+	damage   damage
 	closers  []device.Device
 	serves   []string
 	link     *link // to the community server; nil = the gate stands alone
@@ -109,15 +110,14 @@ func Build(ctx context.Context, cfg *config.Gate, o Options) (_ *App, err error)
 	if a.Identity, err = identity.Open(filepath.Join(cfg.State, "keys"), name); err != nil {
 		return nil, err
 	}
-	if a.Registry, err = OpenRegistry(ctx, cfg, a.Clock, a.log); err != nil {
+	if err := a.openRegistry(ctx); err != nil {
 		return nil, err
 	}
 	keys, err := siteKeys(cfg)
 	if err != nil {
 		return nil, err
 	}
-	if a.Journal, err = journal.Open(ctx, filepath.Join(cfg.State, "journal.db"), journal.Options{Community: cfg.Community, Site: cfg.Site, Gate: cfg.Gate,
-		Clock: a.Clock, Signer: a.Identity.Signer(), Retention: cfg.Journal.Retention, Log: a.log}); err != nil {
+	if err := a.openJournal(ctx); err != nil {
 		return nil, err
 	}
 	if err := errors.Join(a.lastSeen(ctx), a.newEpoch(ctx)); err != nil {
@@ -146,7 +146,11 @@ func Build(ctx context.Context, cfg *config.Gate, o Options) (_ *App, err error)
 		if a.link != nil {
 			deps.Sync = a.SyncStatus
 		}
-		if a.Console, err = console.New(console.Config{Listen: cfg.Console.Listen, Gate: cfg.Name, Language: cfg.Language, Location: cfg.Location}, deps); err != nil {
+		certs, err := a.certificates()
+		if err != nil {
+			return nil, err
+		}
+		if a.Console, err = console.New(console.Config{Listen: cfg.Console.Listen, Gate: cfg.Name, Language: cfg.Language, Location: cfg.Location, Certificates: certs}, deps); err != nil {
 			return nil, err
 		}
 	}
@@ -357,6 +361,13 @@ func (a *App) Run(ctx context.Context) error {
 		{"clock", a.Clock.Run, nil},
 		{"journal", a.Journal.Run, a.Journal.Close},
 		{"clock watch", a.watchClock, nil},
+		{"salvage", func(ctx context.Context) error {
+			if err := a.recover(ctx); err != nil {
+				return err
+			}
+			<-ctx.Done()
+			return nil
+		}, nil},
 		{"board watch", a.board.Run, nil},
 		{"registry", func(ctx context.Context) error {
 			return a.Registry.Run(ctx, func(ctx context.Context, data json.RawMessage) (edge.EntryRef, error) {
@@ -421,7 +432,7 @@ func (a *App) begin(ctx context.Context) error {
 	if _, err = a.record(ctx, edge.KindStart, map[string]any{"version": a.o.Version, "interrupted": len(open)}); err != nil {
 		return err
 	}
-	return errors.Join(a.Policies.Started(ctx), a.updateNote(ctx))
+	return errors.Join(a.tellDamage(ctx), a.Policies.Started(ctx), a.updateNote(ctx))
 }
 
 func (a *App) end() error {

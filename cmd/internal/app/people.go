@@ -6,12 +6,16 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
+	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/sync/errgroup"
 
 	"gatehouse/cmd/internal/config"
 	"gatehouse/edge"
+	"gatehouse/edge/bundle"
+	"gatehouse/edge/console"
 	"gatehouse/edge/console/accounts"
 )
 
@@ -42,7 +46,7 @@ func OpenAccounts(ctx context.Context, cfg *config.Gate, o accounts.Options) (*a
 // logged, and the console has its public pages.
 func (a *App) openPeople(ctx context.Context) {
 	var err error
-	a.People, err = OpenAccounts(ctx, a.cfg, accounts.Options{Clock: a.Clock, Log: a.log, Record: func(ctx context.Context, k edge.Kind, actor string, data any) error {
+	a.People, err = OpenAccounts(ctx, a.cfg, accounts.Options{Clock: a.Clock, Log: a.log, Build: a.o.Build, Authorities: a.authorities, Record: func(ctx context.Context, k edge.Kind, actor string, data any) error {
 		_, err := a.recordBy(ctx, k, actor, data)
 		return err
 	}})
@@ -50,6 +54,50 @@ func (a *App) openPeople(ctx context.Context) {
 		a.log.Error("the accounts cannot be opened; nobody can log in, the gate itself works on. Move accounts.db away to begin anew", "err", err)
 		a.People = nil
 	}
+}
+
+// authorities are the keys whose inspectors may read this gate's console: those
+// that may sign policies above the site's own, and those of keys.inspectors. The
+// site's own accounts have no say in it.
+func (a *App) authorities() []note.Verifier {
+	var out []note.Verifier
+	keys := a.Policies.trust().Keys
+	if name := a.cfg.Keys.Inspectors; name != "" {
+		more, err := ReadTrust(name)
+		if err != nil {
+			a.log.Error("the keys of the inspectors' authorities cannot be read", "err", err)
+		}
+		for _, k := range more {
+			v, err := edge.HeadVerifier(k.ID, k.Public)
+			if err != nil {
+				continue // no key of this kind signs notes
+			}
+			keys = append(keys, bundle.Key{Verifier: v})
+		}
+	}
+	for _, k := range keys {
+		above := k.Layers == nil || slices.ContainsFunc(k.Layers, func(l string) bool { return l != "" })
+		twice := slices.ContainsFunc(out, func(v note.Verifier) bool { return v.Name() == k.Name() && v.KeyHash() == k.KeyHash() })
+		if above && !twice {
+			out = append(out, k.Verifier)
+		}
+	}
+	return out
+}
+
+// certificates are what the console proves itself with; nil where it is told to
+// serve without.
+func (a *App) certificates() (*console.Certificates, error) {
+	c := a.cfg.Console
+	if c.Plain {
+		return nil, nil
+	}
+	certs, err := console.OpenCertificates(console.CertificateOptions{Cert: c.Cert, Key: c.Key, Dir: filepath.Join(a.cfg.State, "keys"), Gate: a.cfg.Name, Names: c.Names,
+		Clock: a.Clock, Build: a.o.Build, Log: a.log})
+	if err == nil && certs.Own() {
+		a.log.Info("the console's own root certificate; compare it with what /ca shows before you install it on a tablet", "sha256", certs.Fingerprint())
+	}
+	return certs, err
 }
 
 // runPeople shows the first start's code while there is no manager, and journals

@@ -56,6 +56,9 @@ type Gate struct {
 // Keys names the files of the site's secrets.
 type Keys struct {
 	Site string `yaml:"site"` // the site key for stored credentials; made on first start when absent and no server is configured
+	// Inspectors is a file of keys, as in sync.trust, of authorities whose inspectors
+	// may read this gate's console, beside those that may sign policies from above.
+	Inspectors string `yaml:"inspectors"`
 }
 
 // Sync is the way to the community server. An empty URL is a gate on its own.
@@ -90,6 +93,10 @@ type Console struct {
 	// FirstCode is a file beside the one in the state folder for the code that sets
 	// up the first manager, on the boot partition for example.
 	FirstCode string `yaml:"first_code_file"`
+	// Names are the gate's in the site's DNS, beside its host name, for its own certificate.
+	Names []string `yaml:"names"`
+	// Plain serves without TLS; only for listening on the machine itself.
+	Plain bool `yaml:"plain"`
 }
 
 // Metrics is where a monitoring system asks how the gate is: /metrics and /healthz.
@@ -207,15 +214,11 @@ func Parse(path string, src []byte) (*Gate, error) {
 	for i := range g.Superior {
 		g.Superior[i] = g.abs(g.Superior[i])
 	}
-	for _, p := range []*string{&g.State, &g.Keys.Site, &g.Sync.Password, &g.Sync.CA, &g.Sync.Cert, &g.Sync.Key, &g.Sync.Trust, &g.Console.Cert, &g.Console.Key, &g.Console.FirstCode} {
+	for _, p := range []*string{&g.State, &g.Keys.Site, &g.Sync.Password, &g.Sync.CA, &g.Sync.Cert, &g.Sync.Key, &g.Sync.Trust, &g.Console.Cert, &g.Console.Key, &g.Console.FirstCode, &g.Keys.Inspectors} {
 		*p = g.abs(*p)
 	}
 	g.checkSync(root.At("sync"), &errs)
-	if g.Console.Listen != "" {
-		if _, _, err := net.SplitHostPort(g.Console.Listen); err != nil {
-			bad(root.At("console").At("listen"), "%q is not host:port", g.Console.Listen)
-		}
-	}
+	g.checkConsole(root.At("console"), &errs)
 	if g.Metrics.Listen != "" {
 		if _, _, err := net.SplitHostPort(g.Metrics.Listen); err != nil {
 			bad(root.At("metrics").At("listen"), "%q is not host:port", g.Metrics.Listen)

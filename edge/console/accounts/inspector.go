@@ -248,3 +248,12 @@ func (a *Accounts) Inspect(ctx context.Context, answer string) (Token, Session, 
 	return a.begin(ctx, Person{Number: c.Number, Name: c.Name, Role: Inspector},
 		map[string]any{"action": "inspector", "authority": authority, "until": c.Until}, "", "", until)
 }
+
+// Waits says whether a challenge is one of this gate that nobody has answered.
+func (a *Accounts) Waits(text string) bool {
+	nonce, ok := strings.CutPrefix(text, a.gate()+" ")
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	c, known := a.challenges[nonce]
+	return ok && known && !c.over(a.now())
+}

@@ -202,6 +202,9 @@ func (a *Accounts) Reset(ctx context.Context, actor string, number int64) (once 
 
 // SetOwn takes the secret that a person has chosen, against the old one.
 func (a *Accounts) SetOwn(ctx context.Context, p Person, old, secret, device string) error {
+	if !p.Role.ofSite() {
+		return ErrRole
+	}
 	if _, err := a.prove(ctx, p.Number, old, device); err != nil {
 		return err
 	}
