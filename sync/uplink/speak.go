@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"slices"
+	"strings"
 	"time"
 
 	"gatehouse/edge"
@@ -61,11 +62,12 @@ func (u *Uplink) message() wire.StatusMessage {
 }
 
 const (
-	alertsKept = 100         // said again after a reconnection while not receipted
-	tailRead   = 1000        // entries looked at once
-	tailBytes  = 1 << 20     // of them
-	tailRetry  = time.Second // after a failure
-	tailBack   = 10_000      // entries of former runs looked at; older alerts come with their entries
+	alertsKept   = 100         // said again after a reconnection while not receipted
+	tailRead     = 1000        // entries looked at once
+	tailBytes    = 1 << 20     // of them
+	tailRetry    = time.Second // after a failure
+	maxAlertText = 800         // bytes of the reason of a refusal; the entry has all of it
+	tailBack     = 10_000      // entries of former runs looked at; older alerts come with their entries
 )
 
 // saidAlert is an alert with the connection it was said in: in that one it need
@@ -169,7 +171,7 @@ func (u *Uplink) alert(ctx context.Context, a wire.AlertMessage) error {
 }
 
 // hints are in every line that may be an alert; the others are not decoded.
-var hints = [][]byte{[]byte(`"alert"`), []byte(`"kind":"fire"`), []byte(`"abandoned"`), []byte(`"forced"`), []byte(`"held_open"`)}
+var hints = [][]byte{[]byte(`"alert"`), []byte(`"kind":"fire"`), []byte(`"abandoned"`), []byte(`"forced"`), []byte(`"held_open"`), []byte(`"refused"`)}
 
 // alertOf says whether an entry is something a person should look at now.
 func alertOf(s edge.Stored) (wire.AlertMessage, bool) {
@@ -196,6 +198,17 @@ func alertOf(s edge.Stored) (wire.AlertMessage, bool) {
 		a.Code = string(e.Kind)
 	case e.Kind == edge.KindPassage && (e.Result == edge.ResultForced || e.Result == edge.ResultHeldOpen):
 		a.Code = e.Result
+	case e.Kind == edge.KindPolicy || e.Kind == edge.KindRegistry:
+		var d struct {
+			Refused string `json:"refused"`
+		}
+		if err := json.Unmarshal(e.Data, &d); err != nil || d.Refused == "" {
+			return wire.AlertMessage{}, false
+		}
+		a.Code, a.Text = string(e.Kind)+"_refused", d.Refused
+		if len(a.Text) > maxAlertText {
+			a.Text = strings.ToValidUTF8(a.Text[:maxAlertText], "")
+		}
 	case slices.Contains(e.Obligations, "alert"):
 		a.Code, a.Text = string(e.Reason), e.Rule
 	default:
