@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -39,7 +40,18 @@ func OpenAccounts(ctx context.Context, cfg *config.Gate, o accounts.Options) (*a
 		h := keys[0].Hash("login:" + c)
 		return h[:], nil
 	}
-	return accounts.Open(ctx, filepath.Join(cfg.State, "accounts.db"), o)
+	path := filepath.Join(cfg.State, "accounts.db")
+	a, err := accounts.Open(ctx, path, o)
+	if err != nil {
+		return nil, err
+	}
+	// What root's command has made is for the daemon to write.
+	for _, suffix := range []string{"", "-wal", "-shm"} {
+		if err := config.OwnLike(path+suffix, cfg.State); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, errors.Join(fmt.Errorf("cannot give the accounts to the daemon: %w", err), a.Close())
+		}
+	}
+	return a, nil
 }
 
 // openPeople opens the accounts. A gate decides without them: what is wrong is

@@ -69,7 +69,7 @@ sends it to the community server when there is a network.`,
 		return c
 	}
 	root.AddCommand(enrolcmd.New(defaultConfig), backup.Command(defaultConfig), backup.RestoreCommand(defaultConfig))
-	root.AddCommand(policyTree(), pass(), journalTree(), devicescmd.New(), benchTree(), updateTree())
+	root.AddCommand(policyTree(), pass(), journalTree(), devicescmd.New(), benchTree(), updateTree(), peopleTree())
 	return root
 }
 
