@@ -6,5 +6,5 @@ import "embed"
 
 // Samples holds the sample configurations, policies and device files.
 //
-//go:embed *.yaml policies raspberrypi udev
+//go:embed *.yaml broker policies raspberrypi udev
 var Samples embed.FS

@@ -21,8 +21,9 @@ import (
 // the device that is approved.
 type Enrolment struct {
 	Authority *Authority
-	URL       string                            // of the broker, as gates reach it
-	Server    string                            // host:port where devices without a certificate may ask; empty = nowhere
+	// Place says how gates reach the broker, and host:port where devices without a
+	// certificate may ask, empty for nowhere.
+	Place     func() (url, enrol string, err error)
 	Trust     string                            // the gates' trust file; this server's own key is its first line
 	SiteKey   func(site string) (string, error) // the site's key file
 	Recipient string                            // age: who can read backups
@@ -114,6 +115,10 @@ func (s *Server) ApprovalFor(ctx context.Context, q *wire.Enrol) ([]byte, error)
 	if err != nil {
 		return nil, err
 	}
+	url, enrolAt, err := e.Place()
+	if err != nil {
+		return nil, err
+	}
 	sitekey, err := e.SiteKey(q.Site)
 	if err != nil {
 		return nil, err
@@ -123,7 +128,7 @@ func (s *Server) ApprovalFor(ctx context.Context, q *wire.Enrol) ([]byte, error)
 		return nil, fmt.Errorf("cannot note a certificate: %w", err)
 	}
 	s.log.Info("certificate given", "site", q.Site, "gate", q.Gate, "device", wire.Fingerprint(q.Public), "until", cert.NotAfter.Format(time.RFC3339))
-	return wire.SealApproval(wire.Approval{URL: e.URL, Server: e.Server, CA: string(e.Authority.PEM()), Trust: e.Trust, SiteKey: sitekey, Recipient: e.Recipient,
+	return wire.SealApproval(wire.Approval{URL: url, Server: enrolAt, CA: string(e.Authority.PEM()), Trust: e.Trust, SiteKey: sitekey, Recipient: e.Recipient,
 		Cert: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}))}, q, time.Now().UnixMilli(), s.cfg.Signer)
 }
 

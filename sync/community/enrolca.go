@@ -148,13 +148,7 @@ func deviceOf(c *x509.Certificate) []byte {
 // BrokerPEM makes a server certificate with its key, for a broker under these
 // names and addresses.
 func (a *Authority) BrokerPEM(hosts []string) (cert, key []byte, err error) {
-	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, nil, err
-	}
-	now := a.now()
-	t := &x509.Certificate{SerialNumber: serial(), Subject: pkix.Name{CommonName: hosts[0]}, NotBefore: now.Add(-behind), NotAfter: now.Add(lifeBroker),
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
+	t := &x509.Certificate{Subject: pkix.Name{CommonName: hosts[0]}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
 	for _, h := range hosts {
 		if ip := net.ParseIP(h); ip != nil {
 			t.IPAddresses = append(t.IPAddresses, ip)
@@ -162,9 +156,26 @@ func (a *Authority) BrokerPEM(hosts []string) (cert, key []byte, err error) {
 			t.DNSNames = append(t.DNSNames, h)
 		}
 	}
+	return a.pair(t)
+}
+
+// ServerPEM makes a client certificate with its key, for this server at a broker
+// that is not its own: the user's name is "server".
+func (a *Authority) ServerPEM() (cert, key []byte, err error) {
+	return a.pair(&x509.Certificate{Subject: pkix.Name{CommonName: "server"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+}
+
+// pair completes and signs a certificate for a key of its own.
+func (a *Authority) pair(t *x509.Certificate) (cert, key []byte, err error) {
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	now := a.now()
+	t.SerialNumber, t.NotBefore, t.NotAfter, t.KeyUsage = serial(), now.Add(-behind), now.Add(lifeBroker), x509.KeyUsageDigitalSignature
 	der, err := x509.CreateCertificate(rand.Reader, t, a.cert, &k.PublicKey, a.key)
 	if err != nil {
-		return nil, nil, fmt.Errorf("cannot make the broker's certificate: %w", err)
+		return nil, nil, fmt.Errorf("cannot make the certificate of %s: %w", t.Subject.CommonName, err)
 	}
 	raw, err := x509.MarshalPKCS8PrivateKey(k)
 	if err != nil {

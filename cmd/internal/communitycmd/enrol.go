@@ -102,7 +102,14 @@ func (b *base) enrolment(s edge.Signer) (*community.Enrolment, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &community.Enrolment{Authority: ca, URL: p.URL, Server: p.Enrol, Trust: trust + string(more), Recipient: id.Recipient(), SiteKey: func(site string) (string, error) {
+	where := func() (string, string, error) {
+		p, err := b.place() // another process may have changed it: `communityd invite`
+		if err == nil && p.URL == "" {
+			err = errors.New("it is not known how gates reach the broker: `communityd invite --url` says it once")
+		}
+		return p.URL, p.Enrol, err
+	}
+	return &community.Enrolment{Authority: ca, Place: where, Trust: trust + string(more), Recipient: id.Recipient(), SiteKey: func(site string) (string, error) {
 		line, err := identity.Secret(filepath.Join(p.folder, "site-"+site+".key"), func() (string, error) {
 			var k [32]byte
 			_, err := rand.Read(k[:])
@@ -296,8 +303,9 @@ func (b *base) certificate() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "certificate HOST...",
 		Short: "Make a broker's certificate, by the community's authority",
-		Long: `certificate writes ca.pem, broker.pem and broker.key into a folder: what a broker
-of one's own, reached under these names, is given. Again before a year is over.`,
+		Long: `certificate writes into a folder what a broker of one's own, reached under these
+names, is given (ca.pem, broker.pem, broker.key), and what this server shows it
+(server.pem, server.key: run --cert, --cert-key). Again before a year is over.`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, hosts []string) error {
 			s, err := b.signer()
@@ -312,6 +320,10 @@ of one's own, reached under these names, is given. Again before a year is over.`
 			if err != nil {
 				return err
 			}
+			own, ownKey, err := e.Authority.ServerPEM()
+			if err != nil {
+				return err
+			}
 			if err := os.MkdirAll(dir, 0o755); err != nil {
 				return fmt.Errorf("cannot make the folder: %w", err)
 			}
@@ -319,12 +331,12 @@ of one's own, reached under these names, is given. Again before a year is over.`
 				name string
 				text []byte
 				mode os.FileMode
-			}{{"ca.pem", e.Authority.PEM(), 0o644}, {"broker.pem", cert, 0o644}, {"broker.key", key, 0o600}} {
+			}{{"ca.pem", e.Authority.PEM(), 0o644}, {"broker.pem", cert, 0o644}, {"broker.key", key, 0o600}, {"server.pem", own, 0o644}, {"server.key", ownKey, 0o600}} {
 				if err := os.WriteFile(filepath.Join(dir, f.name), f.text, f.mode); err != nil {
 					return fmt.Errorf("cannot write the certificate: %w", err)
 				}
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "ca.pem, broker.pem and broker.key are in %s\n", dir)
+			fmt.Fprintf(cmd.OutOrStdout(), "ca.pem, broker.pem, broker.key, server.pem and server.key are in %s\n", dir)
 			return nil
 		},
 	}

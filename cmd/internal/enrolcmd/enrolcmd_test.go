@@ -14,8 +14,10 @@ import (
 	"math/big"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -90,39 +92,161 @@ func (e *estate) must(t *testing.T, args ...string) string {
 	return out
 }
 
-func newEstate(t *testing.T) *estate {
+func freeAddr(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := &estate{dir: t.TempDir(), addr: l.Addr().String()}
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func newEstate(t *testing.T) *estate {
+	t.Helper()
+	e := &estate{dir: t.TempDir(), addr: freeAddr(t)}
+	e.serve(t, "--embedded-broker", "--listen", e.addr, "--host", "127.0.0.1")
+	return e
+}
+
+// serve runs the community server until the test ends.
+func (e *estate) serve(t *testing.T, args ...string) {
+	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
 	c := communitycmd.New("test")
 	said := &lines{}
 	c.SetErr(said)
 	c.SetOut(said)
-	c.SetArgs([]string{"run", "--embedded-broker", "--listen", e.addr, "--host", "127.0.0.1", "--store", filepath.Join(e.dir, "c.db"), "--community", "lakeside"})
+	c.SetArgs(append([]string{"run", "--store", filepath.Join(e.dir, "c.db"), "--community", "lakeside"}, args...))
 	done := make(chan error, 1)
 	go func() { done <- c.ExecuteContext(ctx) }()
-	until(t, "the server runs", func() bool {
-		select {
-		case err := <-done:
-			t.Fatalf("the server has ended: %v\n%s", err, said)
-		default:
-		}
-		return strings.Contains(said.String(), "connected to the broker")
-	})
 	t.Cleanup(func() {
 		stop()
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
 	})
-	return e
+	until(t, "the server runs", func() bool {
+		select {
+		case err := <-done:
+			done <- err
+			t.Fatalf("the server has ended: %v\n%s", err, said)
+		default:
+		}
+		return strings.Contains(said.String(), "connected to the broker")
+	})
+}
+
+// The sample configuration of Mosquitto, with the community's certificates: a gate
+// enrols at the second listener, works at the first, and is out when it is revoked.
+func TestWithMosquitto(t *testing.T) {
+	prog, err := exec.LookPath("mosquitto")
+	if err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal("mosquitto is missing: apt-get install mosquitto")
+		}
+		t.Skip("mosquitto is not installed here; .ci/run installs it")
+	}
+	e := &estate{dir: t.TempDir()}
+	gates, asking := freeAddr(t), freeAddr(t)
+	port := func(addr string) string { _, p, _ := net.SplitHostPort(addr); return p }
+	etc := filepath.Join(e.dir, "mosquitto")
+	e.must(t, "certificate", "--out", filepath.Join(etc, "certs"), "127.0.0.1", "localhost")
+	read := func(name string) string {
+		b, err := firmwareconfig.Samples.ReadFile("broker/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	conf := strings.NewReplacer("/etc/mosquitto", etc, "/var/lib/mosquitto/", etc+"/", "listener 8883", "listener "+port(gates)+" 127.0.0.1",
+		"listener 8884", "listener "+port(asking)+" 127.0.0.1").Replace(read("mosquitto.conf")) + "user root\n"
+	write := func(name, text string) {
+		if err := os.WriteFile(filepath.Join(etc, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("gatehouse.conf", conf)
+	write("gatehouse.acl", read("mosquitto.acl"))
+	write("gatehouse-enrol.acl", read("enrol.acl"))
+	write("certs/revoked.pem", e.must(t, "gates", "revoked"))
+	var said lines
+	broker := func() (stop func()) {
+		cmd := exec.Command(prog, "-c", filepath.Join(etc, "gatehouse.conf"))
+		cmd.Stdout, cmd.Stderr = &said, &said
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		until(t, "mosquitto listens", func() bool {
+			c, err := net.Dial("tcp", gates)
+			if err == nil {
+				_ = c.Close()
+			}
+			return err == nil
+		})
+		return sync.OnceFunc(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	}
+	stop := broker()
+	defer func() { stop() }()
+	e.serve(t, "--broker", "mqtts://"+gates, "--ca", filepath.Join(etc, "certs/ca.pem"), "--cert", filepath.Join(etc, "certs/server.pem"), "--cert-key", filepath.Join(etc, "certs/server.key"))
+	e.must(t, "invite", "--site", "north", "--url", "mqtts://"+gates, "--enrol", asking)
+	gate := gateFolder(t, "east")
+	e.join(t, gate, "approve")
+	g := start(t, gate, app.Options{TrustClock: true})
+	g.receipted(t)
+	g.stop()
+
+	// Nobody comes in at the gates' door without a certificate, or at the other with
+	// more rights than a code has.
+	anyone := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: true}
+	if err := connect(t, mqtt.Config{URL: "mqtts://" + gates, ClientID: "x", Username: "north/east", TLS: anyone, MinBackoff: 10 * time.Millisecond}, nil); err == nil {
+		t.Error("a client without a certificate comes in")
+	}
+	for _, user := range []string{"server", "north/east", "K7QF2M9X3HTR"} {
+		// The gate's status is retained: who may read it hears it at once, before the
+		// echo of what it says itself.
+		spy, err := mqtt.New(mqtt.Config{URL: "mqtts://" + asking, ClientID: "spy", Username: user, TLS: anyone, MinBackoff: 10 * time.Millisecond}, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		heard := make(chan string, 100)
+		spy.Subscribe("gatehouse/v1/#", func(topic string, _ []byte) { heard <- topic })
+		own := wire.EnrolTopic("north", user)
+		spy.OnConnect(func(ctx context.Context) {
+			_ = spy.Publish(ctx, wire.Topic("north", "east", wire.Commands), []byte("forged"), false)
+			_ = spy.Publish(ctx, own, []byte("echo"), false)
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- spy.Run(ctx) }()
+		select {
+		case topic := <-heard:
+			if topic != own {
+				t.Errorf("%q without a certificate hears %s", user, topic)
+			}
+		case <-time.After(20 * time.Second):
+			t.Errorf("%q hears not even itself", user)
+		}
+		cancel()
+		<-ended
+	}
+
+	cfg, err := config.Load(gate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := reaches(t, cfg); err != nil {
+		t.Errorf("an approved gate is kept out: %v\n%s", err, said.String())
+	}
+	list := strings.Fields(e.must(t, "gates"))
+	finger := list[slices.Index(list, "north/east")+1]
+	e.must(t, "gates", "revoke", "north/east", finger)
+	write("certs/revoked.pem", e.must(t, "gates", "revoked"))
+	stop()
+	stop = broker()
+	if err := reaches(t, cfg); err == nil {
+		t.Error("a revoked gate's certificate is still good")
+	}
 }
 
 // gateFolder makes a folder with the configuration of a post without hardware.
