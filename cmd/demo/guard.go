@@ -79,6 +79,9 @@ func (g *guard) answer(ctx context.Context, v edge.LaneView, p edge.Presentation
 		g.do(ctx, v, p, edge.Action{Kind: edge.ActAdmit, Reason: "own_home", Identity: "known"})
 	case p.State == edge.LaneReferred && p.Unknown:
 		g.do(ctx, v, p, edge.Action{Kind: edge.ActDeny})
+	case p.State == edge.LaneReferred && offered("registered"):
+		// A worker's first day: the document is looked at.
+		g.do(ctx, v, p, edge.Action{Kind: edge.ActAdmit, Reason: "registered", Identity: "document"})
 	case offered("medical") && g.rng.IntN(2) == 0:
 		g.do(ctx, v, p, edge.Action{Kind: edge.ActAdmit, Reason: "medical", Text: "medical"})
 	case offered("known") && g.rng.IntN(4) > 0:

@@ -18,11 +18,13 @@ import (
 	"gatehouse/cmd/internal/app"
 	"gatehouse/cmd/internal/estate"
 	"gatehouse/edge"
+	"gatehouse/edge/bundle"
 	"gatehouse/edge/identity"
 	firmwareconfig "gatehouse/firmware-config"
 	"gatehouse/sync/broker"
 	"gatehouse/sync/community"
 	"gatehouse/sync/mqtt"
+	"gatehouse/sync/wire"
 )
 
 const (
@@ -85,6 +87,8 @@ func runDemo(ctx context.Context, s settings, scr *screen) (_ *summary, err erro
 		return nil, errors.Join(err, parts.Wait())
 	}
 	scr.line("%s after the start: %d people of %d households are on the roster of %d gates", time.Since(began).Round(time.Millisecond), len(est.People), len(est.Households), len(w.gates))
+	rules := w.gates[0].app.Policies.Current()
+	scr.line("  rules: %s beneath %s, from the server, signed by both", rules.ID(), rules.Superior().ID())
 	for _, g := range w.gates {
 		scr.line("  the guard's page of gate %-6s %s (number 1, PIN %s)", g.name, g.app.Console.URL(), g.pin)
 	}
@@ -155,18 +159,7 @@ func startServer(ctx context.Context, dir, url string, est *estate.Estate, polic
 	if _, err := srv.ImportRoster(ctx, siteName, rows(est), community.ImportOptions{MaxGone: 1}); err != nil {
 		return nil, errors.Join(err, srv.Close())
 	}
-	pol, err := firmwareconfig.Samples.ReadFile("policies/" + policyName)
-	if err == nil {
-		err = srv.PublishPolicy(ctx, siteName, policyName, pol)
-	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("cannot publish the policy: %w", err), srv.Close())
-	}
-	trust := filepath.Join(dir, "trust.txt")
-	key, err := app.TrustLine(id.Signer())
-	if err == nil {
-		err = os.WriteFile(trust, []byte(key+"\n"), 0o600)
-	}
+	trust, err := publishRules(ctx, srv, dir, id.Signer(), policyName)
 	if err != nil {
 		return nil, errors.Join(err, srv.Close())
 	}
@@ -195,6 +188,39 @@ func startServer(ctx context.Context, dir, url string, est *estate.Estate, polic
 		wg.Wait()
 		_ = srv.Close()
 	})}, nil
+}
+
+// publishRules publishes the city's policy and the estate's beneath it, both with
+// the community's and the city's signature, as the city asks for. It gives the
+// file of the keys that gates trust.
+func publishRules(ctx context.Context, srv *community.Server, dir string, own edge.Signer, policyName string) (trust string, err error) {
+	city, err := identity.Open(filepath.Join(dir, "city", "keys"), "city.example")
+	if err != nil {
+		return "", err
+	}
+	for _, p := range []struct{ name, site string }{{"city.yaml", bundle.Everywhere}, {policyName, siteName}} {
+		src, err := firmwareconfig.Samples.ReadFile("policies/" + p.name)
+		if err != nil {
+			return "", fmt.Errorf("no sample policy is called %s: %w", p.name, err)
+		}
+		sealed, err := bundle.Seal(realm, p.site, time.Now().UnixMilli(), p.name, src, own)
+		if err == nil {
+			sealed, err = bundle.Countersign(sealed, city.Signer())
+		}
+		if err == nil {
+			err = srv.PublishSigned(ctx, siteName, p.name, sealed)
+		}
+		if err != nil {
+			return "", fmt.Errorf("cannot publish the policy: %w", err)
+		}
+	}
+	server, err1 := app.TrustLine(own)
+	above, err2 := app.TrustLine(city.Signer())
+	if err := errors.Join(err1, err2); err != nil {
+		return "", err
+	}
+	trust = filepath.Join(dir, "trust.txt")
+	return trust, os.WriteFile(trust, fmt.Appendf(nil, "%s\n%s %s\n", server, above, wire.PolicyOf("city")), 0o600)
 }
 
 func rows(est *estate.Estate) iter.Seq2[edge.RosterRow, error] {

@@ -71,7 +71,6 @@ area: main
 timezone: {{.Zone}}
 state: state
 policy: {{.Policy}}
-superior: [city.yaml]
 keys: {site: {{.SiteKey}}}
 sync:
   url: {{.URL}}
@@ -138,11 +137,8 @@ func (w *world) build(ctx context.Context, srv *server) error {
 	if _, err := app.SiteKeys(siteKey, true); err != nil {
 		return err
 	}
-	pol, err := firmwareconfig.Samples.ReadFile("policies/" + w.set.policy)
-	if err != nil {
-		return fmt.Errorf("no sample policy is called %s: %w", w.set.policy, err)
-	}
-	city, err := firmwareconfig.Samples.ReadFile("policies/city.yaml")
+	// In force until the server's policies arrive.
+	pol, err := firmwareconfig.Samples.ReadFile("policies/normal-times.yaml")
 	if err != nil {
 		return err
 	}
@@ -190,10 +186,8 @@ func (w *world) build(ctx context.Context, srv *server) error {
 		if err := os.WriteFile(path, b.Bytes(), 0o600); err != nil {
 			return err
 		}
-		for name, text := range map[string][]byte{"policy.yaml": pol, "city.yaml": city} {
-			if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
-				return err
-			}
+		if err := os.WriteFile(filepath.Join(dir, "policy.yaml"), pol, 0o600); err != nil {
+			return err
 		}
 		cfg, err := config.Load(path)
 		if err != nil {
@@ -320,11 +314,12 @@ func (w *world) waitReady(ctx context.Context) error {
 			if err != nil {
 				return fmt.Errorf("gate %s: %w", g.name, err)
 			}
-			if c.Passes >= int64(len(w.est.People)) {
+			rules := g.app.Policies.Current()
+			if c.Passes >= int64(len(w.est.People)) && rules.Superior() != nil {
 				break
 			}
 			if !sleep(ctx, 50*time.Millisecond) {
-				return fmt.Errorf("gate %s has %d of %d passes from the server", g.name, c.Passes, len(w.est.People))
+				return fmt.Errorf("gate %s has %d of %d passes from the server, and the policy %s", g.name, c.Passes, len(w.est.People), rules.ID())
 			}
 		}
 	}
