@@ -1,0 +1,135 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"gatehouse/cmd/internal/config"
+	"gatehouse/edge"
+)
+
+// A power cut, or a bad card, leaves databases that cannot be read. The gate is
+// open for business in seconds, says so, keeps what can be read, and loses nothing
+// of what it does from then on.
+func TestDamagedDatabasesAtStart(t *testing.T) {
+	noon := time.Date(2026, 5, 14, 4, 0, 0, 0, time.UTC)
+	for _, c := range []struct {
+		name, file string
+		damage     func(t *testing.T, b []byte) []byte
+		alert      string
+	}{
+		{"journal, a hole", "journal.db", hole(0.4, 0.6), "journal_damaged"},
+		{"journal, no database at all", "journal.db", hole(0, 1), "journal_damaged"},
+		{"journal, its first page", "journal.db", hole(0, 0.02), "journal_damaged"},
+		{"journal, cut off", "journal.db", func(_ *testing.T, b []byte) []byte { return b[:len(b)/3] }, "journal_damaged"},
+		{"registry", "registry.db", hole(0.1, 0.9), "registry_damaged"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := t.TempDir()
+			present(t, dir, "Asia/Shanghai", "skip", &turnedClock{wall: noon, mono: 3000, synced: true}, Options{}, func(a *App) {
+				for range 300 {
+					if _, err := a.record(t.Context(), edge.KindRegistry, map[string]string{"what": strings.Repeat("x", 500)}); err != nil {
+						t.Fatal(err)
+					}
+				}
+			})
+			path := filepath.Join(dir, "state", c.file)
+			b, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(path, c.damage(t, b), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			_ = os.Remove(path + "-wal")
+
+			began := time.Now()
+			var told, carried, salvaged bool
+			present(t, dir, "Asia/Shanghai", "skip", &turnedClock{wall: noon.Add(time.Hour), mono: 3000, synced: true}, Options{
+				Ready: func(*App) {
+					// The bound; a machine under test has other work to do.
+					if d := time.Since(began); d > 10*time.Second {
+						t.Errorf("open for business after %v", d)
+					}
+				},
+			}, func(a *App) {
+				if c.file != "journal.db" {
+					return
+				}
+				until(t, "the old entries are carried over", func() bool {
+					done := false
+					eachEntry(t, a.Journal, func(e *edge.Entry) { done = done || strings.Contains(string(e.Data), "journal_salvaged") })
+					return done
+				})
+				if _, err := os.Stat(filepath.Join(dir, "state", salvageFile)); err == nil {
+					t.Error("it is noted as unfinished")
+				}
+			})
+			j := openJournal(t, filepath.Join(dir, "state"))
+			defer j.Close()
+			eachEntry(t, j, func(e *edge.Entry) {
+				var d boardAlert
+				if e.Kind == edge.KindAlert && json.Unmarshal(e.Data, &d) == nil {
+					told = told || d.Alert == c.alert
+					salvaged = salvaged || d.Alert == "journal_salvaged"
+				}
+				carried = carried || e.Kind == edge.KindCarried
+			})
+			if !told {
+				t.Errorf("no alert %s", c.alert)
+			}
+			if c.name == "journal, a hole" && !(carried && salvaged) {
+				t.Errorf("carried %v, told %v", carried, salvaged)
+			}
+			if kept, _ := filepath.Glob(path + asideSuffix + "*"); len(kept) == 0 {
+				t.Error("the damaged file was not kept")
+			}
+		})
+	}
+}
+
+// hole overwrites a part of a file.
+func hole(from, to float64) func(*testing.T, []byte) []byte {
+	return func(_ *testing.T, b []byte) []byte {
+		for i := int(float64(len(b)) * from); i < int(float64(len(b))*to); i++ {
+			b[i] = 0xA5
+		}
+		return b
+	}
+}
+
+// What is no damage is not set aside: another program's version, another gate's
+// card, a file without rights.
+func TestWhatIsWrongButNotDamaged(t *testing.T) {
+	dir := t.TempDir()
+	noon := time.Date(2026, 5, 14, 4, 0, 0, 0, time.UTC)
+	present(t, dir, "Asia/Shanghai", "skip", &turnedClock{wall: noon, mono: 3000, synced: true}, Options{}, nil)
+	conf := filepath.Join(dir, "gate.yaml")
+	src, err := os.ReadFile(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(conf, []byte(strings.Replace(string(src), "gate: g", "gate: other", 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := config.Load(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a, err := Build(context.Background(), cfg, Options{Version: "test", Log: slog.New(slog.NewTextHandler(io.Discard, nil))}); err == nil {
+		_ = a.Close()
+		t.Error("another gate's journal was taken")
+	} else if !strings.Contains(err.Error(), "card from another gate") {
+		t.Error(err)
+	}
+	if kept, _ := filepath.Glob(filepath.Join(dir, "state", "*"+asideSuffix+"*")); len(kept) > 0 {
+		t.Errorf("set aside: %v", kept)
+	}
+}
