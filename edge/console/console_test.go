@@ -457,6 +457,13 @@ func TestDisplayShamesNobody(t *testing.T) {
 			t.Errorf("%s shows %s", state, s.Sign)
 		}
 	}
+	v = referred()
+	v.Current.Say = map[string]string{"en": "Please use the east gate"}
+	for _, w := range newSign(c.deps.Text, c.cfg.Languages, v).Words {
+		if (w.Text == "Please use the east gate") != (w.Lang == "en") {
+			t.Errorf("the rule's own words: %+v", w)
+		}
+	}
 	if w := c.request("GET", "/display/nowhere", nil, ""); w.Code != http.StatusNotFound {
 		t.Errorf("%d", w.Code)
 	}

@@ -249,6 +249,10 @@ func newSign(t *text.Catalogue, site []string, v edge.LaneView) sign {
 		if party > 0 {
 			w.Text = p.T("display.party", "Count", party)
 		}
+		// What to do next, in the rule's own words: another gate, an office.
+		if s == "stop" && v.Current != nil && v.Current.Say[w.Lang] != "" {
+			w.Text = v.Current.Say[w.Lang]
+		}
 		out.Words = append(out.Words, w)
 	}
 	return out

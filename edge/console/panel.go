@@ -100,6 +100,7 @@ type person struct {
 	TempClass           string
 	Outcome, Class      string
 	Reason, Authority   string
+	Say                 string // what the display tells the person
 	Obligations         []string
 	Left                int64 // milliseconds until the step times out, 0 = none
 	Calls               int
@@ -193,6 +194,7 @@ func newPerson(p *text.Printer, v edge.LaneView, x edge.PresentationView, parked
 	}
 	if x.Reason != "" && x.Outcome != edge.Admit {
 		out.Reason = word(p, "reason.", string(x.Reason))
+		out.Say = x.Say[p.Language()]
 	}
 	for _, o := range x.Obligations {
 		out.Obligations = append(out.Obligations, word(p, "obligation.", o))

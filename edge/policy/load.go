@@ -33,6 +33,9 @@ const (
 	maxSay   = 80     // characters of what a rule tells the person
 )
 
+// shaming are words that a public screen never shows about a person.
+var shaming = regexp.MustCompile(`(?i)fever|temperature|quarantin|quota|positive|infect|risk|发热|发烧|体温|隔离|阳性|感染|配额|限额|名额|风险|黄码|红码`)
+
 // file is the YAML form of a policy.
 type file struct {
 	Policy    string                  `yaml:"policy"`
@@ -604,6 +607,9 @@ func (l *loader) rule(n options.Node, r *ruleFile) *rule {
 		}
 		if n := utf8.RuneCountInString(line); n == 0 || n > maxSay || strings.ContainsFunc(line, unicode.IsControl) {
 			l.bad(at, "rule %q: what is said is one line of 1 to %d characters", r.ID, maxSay)
+		}
+		if word := shaming.FindString(line); word != "" {
+			l.bad(at, "rule %q: %q does not belong on a screen that everybody sees; say what to do next", r.ID, word)
 		}
 	}
 	for _, o := range r.Obligations {

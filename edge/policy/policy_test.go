@@ -64,6 +64,7 @@ func TestRefused(t *testing.T) {
 		{"fire as a mark", "id: d,", "id: d, marks: [{set: no_fire, on: pass, for: 1h}],", `fire egress is above every policy`},
 		{"who leaves under a plan for fires", `"pass.expired"`, `"plan.name == 'fire' && pass.expired"`, `restricts who leaves under the plan "fire"`},
 		{"said in a language that there is not", "id: d,", "id: d, say: {zh: 请走北门},", `"zh" is not a language of the display`},
+		{"said to everybody's ears", "id: d,", "id: d, say: {en: You have a fever},", `"fever" does not belong on a screen`},
 		{"said at length", "id: d,", "id: d, say: {en: " + strings.Repeat("x", 81) + "},", `one line of 1 to 80 characters`},
 		{"identity number", "version: 1", "version: 1\ntitle: 11010519491231002X", `p.yaml:3: it looks as if this line had an identity number`},
 		{"telephone", "version: 1", "version: 1\ntitle: call 13800138000", `a telephone number`},
