@@ -361,6 +361,7 @@ func (a *App) Run(ctx context.Context) error {
 		{"clock", a.Clock.Run, nil},
 		{"journal", a.Journal.Run, a.Journal.Close},
 		{"clock watch", a.watchClock, nil},
+		{"storage", a.storage, nil},
 		{"salvage", func(ctx context.Context) error {
 			if err := a.recover(ctx); err != nil {
 				return err

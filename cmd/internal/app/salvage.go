@@ -51,6 +51,12 @@ func aside(path string) string {
 func (a *App) openJournal(ctx context.Context) error {
 	path := filepath.Join(a.cfg.State, "journal.db")
 	o := journal.Options{Community: a.cfg.Community, Site: a.cfg.Site, Gate: a.cfg.Gate, Clock: a.Clock, Signer: a.Identity.Signer(), Retention: a.cfg.Journal.Retention, Log: a.log}
+	if e := a.cfg.Enrolled; e != nil {
+		o.Recipient = e.Recipient
+	}
+	if r, err := roomOf(a.cfg.State); err == nil {
+		o.Reserve = r.spare()
+	}
 	err := look(ctx, path, journalLook)
 	if err == nil {
 		if a.Journal, err = journal.Open(ctx, path, o); err == nil {

@@ -1,0 +1,140 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"gatehouse/edge"
+)
+
+// What a full medium may take from the gate, in this order: damaged files that were
+// set aside and half-made copies; what the journal may let go of by itself (see
+// journal.Relieve: former epochs, then receipted entries before their retention).
+// Never entries that the server lacks. After that the gate goes on in the room that
+// the journal holds in reserve, and an alert says so.
+const (
+	roomCheck = 500 * time.Millisecond
+	roomLow   = 64 << 20 // free bytes below which room is made, on a large medium
+	roomSpare = 32 << 20 // held in reserve: some twenty thousand entries, beside a grown WAL
+	roomSteps = 64       // of the journal's in one look
+)
+
+// room is the space of the medium that holds a folder.
+type room struct{ free, size uint64 }
+
+func roomOf(dir string) (room, error) {
+	var s unix.Statfs_t
+	if err := unix.Statfs(dir, &s); err != nil {
+		return room{}, fmt.Errorf("cannot tell how full %s is: %w", dir, err)
+	}
+	return room{s.Bavail * uint64(s.Bsize), s.Blocks * uint64(s.Bsize)}, nil
+}
+
+// low is how much should be free: less on a small medium.
+func (r room) low() uint64 { return min(roomLow, r.size/8) }
+
+// spare is what the journal holds in reserve.
+func (r room) spare() int64 { return int64(min(roomSpare, r.size/16)) }
+
+// storage sees to it that the gate has room, until ctx is done.
+func (a *App) storage(ctx context.Context) error {
+	t := time.NewTicker(roomCheck)
+	defer t.Stop()
+	told := ""
+	for {
+		level, err := a.makeRoom(ctx)
+		if err != nil && ctx.Err() == nil {
+			a.log.Error("cannot see to the medium's room", "err", err)
+		}
+		if level != told && ctx.Err() == nil {
+			if err := a.tellRoom(ctx, told, level); err != nil {
+				a.log.Error("cannot record how full the medium is", "err", err)
+			} else {
+				told = level
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-t.C:
+		}
+	}
+}
+
+// Levels, as alerts name them.
+const (
+	levelLow  = "storage_low"  // room is being made
+	levelFull = "storage_full" // none can be made: the gate works in its reserve
+)
+
+func (a *App) tellRoom(ctx context.Context, before, now string) error {
+	if before != "" {
+		if _, err := a.record(ctx, edge.KindAlert, boardAlert{Alert: before}); err != nil {
+			return err
+		}
+	}
+	var text string
+	switch now {
+	case "":
+		return a.Journal.Hold()
+	case levelLow:
+		text = "the medium is nearly full: old files and receipted entries go before their time"
+	case levelFull:
+		text = "the medium is full, and all that is left are entries the server lacks: the gate works in its reserve; connect it, or remove other files"
+	}
+	a.log.Error("the medium is full or nearly so", "level", now, "hint", text)
+	_, err := a.record(ctx, edge.KindAlert, boardAlert{now, true, text})
+	return err
+}
+
+// makeRoom looks, and makes room where there is too little.
+func (a *App) makeRoom(ctx context.Context) (level string, err error) {
+	r, err := roomOf(a.cfg.State)
+	if err != nil || r.free >= r.low() {
+		return "", err
+	}
+	var errs []error
+	for _, f := range a.rubbish() {
+		errs = append(errs, os.RemoveAll(f))
+	}
+	for range roomSteps {
+		if r, err = roomOf(a.cfg.State); err != nil || r.free >= r.low() || ctx.Err() != nil {
+			return levelLow, errors.Join(append(errs, err)...)
+		}
+		freed, err := a.Journal.Relieve(ctx)
+		if err != nil || !freed {
+			return levelFull, errors.Join(append(errs, err)...)
+		}
+	}
+	return levelLow, errors.Join(errs...)
+}
+
+// rubbish is what goes first. A damaged journal that is still being carried over
+// does not.
+func (a *App) rubbish() []string {
+	var out []string
+	aside, _ := filepath.Glob(filepath.Join(a.cfg.State, "*"+asideSuffix+"*"))
+	for _, f := range aside {
+		if s := a.damage.salvage; s != nil && strings.HasPrefix(f, s.Aside) {
+			if _, err := os.Stat(filepath.Join(a.cfg.State, salvageFile)); err == nil {
+				continue
+			}
+		}
+		out = append(out, f)
+	}
+	copies, _ := filepath.Glob(filepath.Join(a.cfg.State, "backup-*.tmp"))
+	for _, f := range copies {
+		// Not one that is being made now.
+		if st, err := os.Stat(f); err == nil && time.Since(st.ModTime()) > time.Hour {
+			out = append(out, f)
+		}
+	}
+	return out
+}
