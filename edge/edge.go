@@ -17,6 +17,7 @@ package edge
 
 import (
 	"errors"
+	"fmt"
 	"strconv"
 	"time"
 
@@ -79,6 +80,21 @@ var (
 	// ErrForbidden: this actor may not do that, or the policy does not offer it.
 	ErrForbidden = errors.New("not allowed")
 )
+
+// Refusal is an ErrForbidden with a code, so that people can be told why in their
+// own language: the message "refused.CODE".
+type Refusal struct {
+	Code string
+	text string
+}
+
+// Refuse makes a refusal; the text is for logs and developers.
+func Refuse(code, format string, args ...any) error {
+	return Refusal{code, fmt.Sprintf(format, args...)}
+}
+
+func (r Refusal) Error() string { return r.text + ": " + ErrForbidden.Error() }
+func (r Refusal) Unwrap() error { return ErrForbidden }
 
 // ClockState is how far the wall time can be trusted.
 type ClockState string

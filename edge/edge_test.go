@@ -1,6 +1,8 @@
 package edge
 
 import (
+	"errors"
+	"fmt"
 	"testing"
 
 	"gatehouse/device"
@@ -31,5 +33,13 @@ func TestOneTagOneCard(t *testing.T) {
 	}
 	if _, err := ParseCredential("13530444", "em-dec10"); err == nil {
 		t.Fatal("lost leading zeros were accepted")
+	}
+}
+
+func TestRefusal(t *testing.T) {
+	err := fmt.Errorf("lane east: %w", Refuse("closed", "lane %s is closed", "east"))
+	var r Refusal
+	if !errors.Is(err, ErrForbidden) || !errors.As(err, &r) || r.Code != "closed" || err.Error() != "lane east: lane east is closed: not allowed" {
+		t.Errorf("%v", err)
 	}
 }

@@ -21,6 +21,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"gatehouse/edge"
 	"gatehouse/edge/console/accounts"
@@ -98,6 +100,7 @@ type Console struct {
 
 	once  *once
 	meter *meter
+	again time.Duration // holdsEvery
 
 	mu       sync.Mutex
 	watchers int
@@ -106,7 +109,7 @@ type Console struct {
 
 // New opens the console's port.
 func New(cfg Config, deps Deps) (*Console, error) {
-	c := &Console{cfg: cfg, deps: deps, pieces: map[string]piece{}, once: newOnce(), meter: newMeter()}
+	c := &Console{cfg: cfg, deps: deps, pieces: map[string]piece{}, once: newOnce(), meter: newMeter(), again: holdsEvery}
 	if len(c.cfg.Languages) == 0 {
 		c.cfg.Languages = []string{"zh-Hans", "en"}
 	}
@@ -267,9 +270,11 @@ func (c *Console) asset(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(b)
 }
 
-func (c *Console) lanes(w http.ResponseWriter, r *http.Request) {
+func (c *Console) lanes(w http.ResponseWriter, r *http.Request) { c.showLanes(w, r, "") }
+
+func (c *Console) showLanes(w http.ResponseWriter, r *http.Request, message string) {
 	p := c.deps.Text.For(c.lang(r))
-	data := map[string]any{"Status": c.status(p), "Entries": c.entries(r.Context(), p)}
+	data := map[string]any{"Message": message, "Status": c.status(p), "Entries": c.entries(r.Context(), p)}
 	var lanes []panel
 	for _, v := range c.deps.Lanes.Views() {
 		lanes = append(lanes, newPanel(p, v))
@@ -340,13 +345,18 @@ func (c *Console) act(w http.ResponseWriter, r *http.Request) {
 	a, err := parseAction(r)
 	a.Actor = actorOf(r)
 	if err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
+		c.actRefused(w, r, c.inWords(r, err), http.StatusBadRequest)
 		return
 	}
 	// The second person is who has proved to be there, not who was typed.
-	var ok bool
-	if a.Second, ok = c.second(w, r); !ok {
-		return
+	if r.PostForm.Get("second") != "" {
+		p, err := c.secondPerson(r)
+		if err != nil {
+			msg, code := c.why(r, err)
+			c.actRefused(w, r, msg, code)
+			return
+		}
+		a.Second = p.Actor()
 	}
 	switch err := c.deps.Lanes.Do(r.Context(), a); {
 	case err == nil:
@@ -356,56 +366,62 @@ func (c *Console) act(w http.ResponseWriter, r *http.Request) {
 		}
 		w.WriteHeader(http.StatusNoContent)
 	case errors.Is(err, edge.ErrLate):
-		http.Error(w, c.say(r, "console.late"), http.StatusConflict)
+		c.actRefused(w, r, c.say(r, "console.late"), http.StatusConflict)
 	case errors.Is(err, edge.ErrForbidden):
-		// What the lane says before the colon is the reason for this one refusal.
-		why, _, _ := strings.Cut(err.Error(), ": "+edge.ErrForbidden.Error())
-		http.Error(w, c.say(r, "console.forbidden")+" ("+why+")", http.StatusForbidden)
+		c.actRefused(w, r, strings.TrimSpace(c.say(r, "console.forbidden")+" "+c.inWords(r, err)), http.StatusForbidden)
 	default:
 		c.deps.Log.Warn("cannot carry out an action", "lane", a.Lane, "action", a.Kind, "err", err)
-		http.Error(w, c.say(r, "console.failed")+" "+err.Error(), http.StatusUnprocessableEntity)
+		c.actRefused(w, r, c.say(r, "console.failed"), http.StatusUnprocessableEntity)
 	}
+}
+
+// actRefused says why an action was not done: to the page's script, or on the
+// page itself where there is none.
+func (c *Console) actRefused(w http.ResponseWriter, r *http.Request, message string, code int) {
+	if strings.Contains(r.Header.Get("Accept"), "text/html") {
+		w.WriteHeader(code)
+		c.showLanes(w, r, message)
+		return
+	}
+	http.Error(w, message, code)
 }
 
 var kinds = []edge.ActionKind{edge.ActAdmit, edge.ActDeny, edge.ActRemeasure, edge.ActReading, edge.ActSecond, edge.ActConfirm, edge.ActAside,
 	edge.ActRecall, edge.ActPlusOne, edge.ActPresent, edge.ActCall, edge.ActCancel, edge.ActLanguage, edge.ActClose, edge.ActOpen}
 
-// parseAction reads an action from a form. Its errors are for people.
+// parseAction reads an action from a form. What it refuses is an edge.Refusal.
 func parseAction(r *http.Request) (edge.Action, error) {
-	if err := r.ParseForm(); err != nil {
-		return edge.Action{}, fmt.Errorf("cannot read the form: %w", err)
-	}
 	f := r.PostForm
 	a := edge.Action{Kind: edge.ActionKind(f.Get("kind")), Lane: f.Get("lane"), Reason: edge.Reason(f.Get("reason")),
 		Field: f.Get("field"), Text: f.Get("text"), Identity: f.Get("identity"), Second: f.Get("second")}
 	if !slices.Contains(kinds, a.Kind) {
-		return a, fmt.Errorf("unknown action %q", a.Kind)
+		return a, edge.Refuse("unknown", "unknown action %q", a.Kind)
 	}
 	for _, s := range []string{a.Lane, string(a.Reason), a.Field, a.Text, a.Identity, a.Second} {
-		if len(s) > 200 || strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }) {
-			return a, errors.New("a field is too long or holds control characters")
+		if len(s) > 200 || !utf8.ValidString(s) || strings.ContainsFunc(s, unicode.IsControl) {
+			return a, edge.Refuse("text", "a field is too long or holds control characters")
 		}
 	}
 	var err error
 	if s := f.Get("presentation"); s != "" {
 		if a.Presentation, err = strconv.ParseUint(s, 10, 64); err != nil {
-			return a, fmt.Errorf("presentation %q is not a number", s)
+			return a, edge.Refuse("number", "presentation %q is not a number", s)
 		}
 	}
 	if s := f.Get("pass"); s != "" {
 		id, err := strconv.ParseInt(s, 10, 64)
 		if err != nil || id < 1 || id > edge.MaxID {
-			return a, fmt.Errorf("pass %q is not a pass's number", s)
+			return a, edge.Refuse("number", "pass %q is not a pass's number", s)
 		}
 		a.Pass = edge.PassID(id)
 	}
 	if s := strings.ReplaceAll(strings.TrimSpace(f.Get("value")), ",", "."); s != "" {
 		if a.Value, err = strconv.ParseFloat(s, 64); err != nil || a.Value != a.Value {
-			return a, fmt.Errorf("%q is not a number", s)
+			return a, edge.Refuse("number", "%q is not a number", s)
 		}
 	}
 	if (a.Kind == edge.ActReading || a.Kind == edge.ActSecond) && (a.Value < 20 || a.Value > 45) {
-		return a, fmt.Errorf("a body temperature is between 20 and 45 degrees Celsius, not %v", a.Value)
+		return a, edge.Refuse("temperature", "a body temperature is between 20 and 45 degrees Celsius, not %v", a.Value)
 	}
 	return a, nil
 }

@@ -269,13 +269,13 @@ func TestActions(t *testing.T) {
 		form url.Values
 		why  string
 	}{
-		{url.Values{"kind": {"open sesame"}}, "unknown action"},
-		{url.Values{"kind": {"admit"}, "presentation": {"-1"}}, "not a number"},
-		{url.Values{"kind": {"present"}, "pass": {"0"}}, "not a pass"},
-		{url.Values{"kind": {"reading"}, "value": {"NaN"}}, "not a number"},
-		{url.Values{"kind": {"reading"}, "value": {"3655"}}, "between 20 and 45"},
-		{url.Values{"kind": {"admit"}, "lane": {"a\x00b"}}, "control characters"},
-		{url.Values{"kind": {"admit"}, "text": {strings.Repeat("长", 100)}}, "too long"},
+		{url.Values{"kind": {"open sesame"}}, "闸机不认识这个操作"},
+		{url.Values{"kind": {"admit"}, "presentation": {"-1"}}, "请输入数字"},
+		{url.Values{"kind": {"present"}, "pass": {"0"}}, "请输入数字"},
+		{url.Values{"kind": {"reading"}, "value": {"NaN"}}, "请输入数字"},
+		{url.Values{"kind": {"reading"}, "value": {"3655"}}, "20 到 45 度"},
+		{url.Values{"kind": {"admit"}, "lane": {"a\x00b"}}, "无法显示的字符"},
+		{url.Values{"kind": {"admit"}, "text": {strings.Repeat("长", 100)}}, "文字太长"},
 		{url.Values{"kind": {"admit"}, "text": {strings.Repeat("x", 1<<20)}}, "内容超过了表单的限度"},
 	} {
 		if w := c.request("POST", "/act", c2.form, me); w.Code/100 != 4 || !strings.Contains(w.Body.String(), c2.why) {
@@ -296,8 +296,8 @@ func TestActions(t *testing.T) {
 		text string
 	}{
 		edge.ErrLate: {http.StatusConflict, "晚了一步"},
-		fmt.Errorf("say which proof was seen: %w", edge.ErrForbidden): {http.StatusForbidden, "现在不能这样做 (say which proof was seen)"},
-		errors.New("broken"): {http.StatusUnprocessableEntity, "没有办成"},
+		edge.Refuse("proof", "say which proof was seen"): {http.StatusForbidden, "现在不能这样做 请说明看过哪种证明。"},
+		errors.New("broken"):                             {http.StatusUnprocessableEntity, "没有办成"},
 	} {
 		s.refuse = err
 		if w := c.request("POST", "/act", url.Values{"kind": {"call"}, "lane": {"side"}}, me); w.Code != want.code || !strings.Contains(w.Body.String(), want.text) {

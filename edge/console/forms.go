@@ -7,11 +7,14 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/binary"
+	"errors"
 	"net/http"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"gatehouse/edge"
 )
 
 // once makes every form that changes something good for one time: a post that is
@@ -119,6 +122,16 @@ func (c *Console) stale(w http.ResponseWriter, r *http.Request) {
 	}
 	w.WriteHeader(http.StatusConflict)
 	c.render(w, r, "stale.html", map[string]any{"Fields": fields(r), "To": r.URL.Path})
+}
+
+// inWords says in the person's language why something was refused.
+func (c *Console) inWords(r *http.Request, err error) string {
+	var x edge.Refusal
+	p := c.deps.Text.For(c.lang(r))
+	if !errors.As(err, &x) || !p.Has("refused."+x.Code) {
+		return ""
+	}
+	return p.T("refused." + x.Code)
 }
 
 // parse reads a form, or says in the person's language why not.

@@ -32,7 +32,7 @@ var crew = []accounts.Person{
 
 func newPeople(t testing.TB, record func(context.Context, edge.Kind, string, any) error) *accounts.Accounts {
 	t.Helper()
-	a, err := accounts.Open(t.Context(), filepath.Join(t.TempDir(), "accounts.db"), accounts.Options{Cost: accounts.Cost{Time: 1, Memory: 8}, Community: "happy", Site: "garden", Gate: "east", Record: record})
+	a, err := accounts.Open(t.Context(), filepath.Join(t.TempDir(), "accounts.db"), accounts.Options{Cost: accounts.Cost{Time: 1, Memory: 8}, Community: "happy", Site: "garden", Gate: "east", Record: record, Authorities: authorities})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,6 +73,7 @@ func TestRights(t *testing.T) {
 	for _, p := range crew {
 		cookies[p.Role] = c.cookieOf(p.Actor())
 	}
+	cookies[accounts.Inspector] = c.inspector12(t)
 	_, once, err := c.deps.People.Add(t.Context(), "test", accounts.Person{Number: 30, Name: "new", Role: accounts.Manager}, "")
 	if err != nil {
 		t.Fatal(err)

@@ -207,15 +207,15 @@ func (c *Console) guarded(rt route) http.HandlerFunc {
 	}
 }
 
-// again is how often a stream asks whether its session still holds.
-const again = 5 * time.Second
+// holdsEvery is how often a stream asks whether its session still holds.
+const holdsEvery = 5 * time.Second
 
 // whileLogged ends a stream when its session ends.
 func (c *Console) whileLogged(ctx context.Context, cancel context.CancelFunc, token string) (stop func()) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		t := time.NewTicker(again)
+		t := time.NewTicker(c.again)
 		defer t.Stop()
 		for {
 			select {

@@ -237,24 +237,8 @@ func (c *Console) me(w http.ResponseWriter, r *http.Request) {
 	c.render(w, r, "me.html", data)
 }
 
-// second verifies the second person of what two must do: the fields second and
-// second_pin of a form. "" when the form names nobody; false when it was refused,
-// and the answer says why.
-func (c *Console) second(w http.ResponseWriter, r *http.Request) (actor string, ok bool) {
-	who := r.PostFormValue("second")
-	if who == "" {
-		return "", true
-	}
-	p, err := c.secondPerson(r)
-	if err != nil {
-		msg, code := c.why(r, err)
-		http.Error(w, msg, code)
-		return "", false
-	}
-	return p.Actor(), true
-}
-
-// secondPerson is the same for a page that shows the refusal in its form.
+// secondPerson verifies the second person of what two must do: the fields second
+// and second_pin of a form.
 func (c *Console) secondPerson(r *http.Request) (accounts.Person, error) {
 	return c.deps.People.Second(r.Context(), personOf(r), accounts.Login{Who: r.PostFormValue("second"), Secret: r.PostFormValue("second_pin"), Device: deviceOf(r)})
 }

@@ -19,7 +19,7 @@ import (
 // It waits for the lane's word even when ctx ends: the caller must know.
 func (l *Lane) Do(_ context.Context, a edge.Action) error {
 	if !l.pulse.running() {
-		return fmt.Errorf("lane %s is not running: %w", l.cfg.Name, edge.ErrForbidden)
+		return edge.Refuse("not_running", "lane %s is not running", l.cfg.Name)
 	}
 	done := make(chan error, 1)
 	l.post(func() { done <- l.do(a) })
@@ -27,7 +27,7 @@ func (l *Lane) Do(_ context.Context, a edge.Action) error {
 	case err := <-done:
 		return err
 	case <-l.stopped:
-		return fmt.Errorf("lane %s is stopping: %w", l.cfg.Name, edge.ErrForbidden)
+		return edge.Refuse("not_running", "lane %s is stopping", l.cfg.Name)
 	}
 }
 
@@ -90,7 +90,7 @@ func (l *Lane) do(a edge.Action) error {
 			return edge.ErrLate
 		}
 		if l.cur != nil {
-			return fmt.Errorf("lane %s is busy with the next person: %w", l.cfg.Name, edge.ErrForbidden)
+			return edge.Refuse("busy", "lane %s is busy with the next person", l.cfg.Name)
 		}
 		if err := l.record(p, a.Actor, "recall", nil); err != nil {
 			return err
@@ -120,7 +120,7 @@ func (l *Lane) do(a edge.Action) error {
 		p.language = a.Text
 		return nil
 	}
-	return fmt.Errorf("unknown action %q: %w", a.Kind, edge.ErrForbidden)
+	return edge.Refuse("unknown", "unknown action %q", a.Kind)
 }
 
 // find returns the present or a parked presentation with this id.
@@ -161,10 +161,10 @@ func (l *Lane) record(p *presentation, actor, action string, more map[string]any
 
 func (l *Lane) present(a edge.Action) error {
 	if l.closed || l.fire {
-		return fmt.Errorf("lane %s is closed: %w", l.cfg.Name, edge.ErrForbidden)
+		return edge.Refuse("closed", "lane %s is closed", l.cfg.Name)
 	}
 	if a.Identity == "" {
-		return fmt.Errorf("say how identity was checked: %w", edge.ErrForbidden)
+		return edge.Refuse("identity", "say how identity was checked")
 	}
 	if _, found, err := l.deps.Registry.Pass(l.ctx, a.Pass); err != nil {
 		return err
@@ -179,7 +179,7 @@ func (l *Lane) present(a edge.Action) error {
 		return fmt.Errorf("cannot record it: %w", err)
 	}
 	if !l.enqueue(waiting{start: &a}) {
-		return fmt.Errorf("the queue of lane %s is full: %w", l.cfg.Name, edge.ErrForbidden)
+		return edge.Refuse("queue", "the queue of lane %s is full", l.cfg.Name)
 	}
 	return nil
 }
@@ -207,7 +207,7 @@ func (l *Lane) setClosed(a edge.Action, closed bool) error {
 func (l *Lane) guardAdmits(p *presentation, a edge.Action) error {
 	i := slices.IndexFunc(p.decision.Answers, func(x edge.Answer) bool { return x.Reason == a.Reason })
 	if i < 0 {
-		return fmt.Errorf("the policy does not offer %q here: %w", a.Reason, edge.ErrForbidden)
+		return edge.Refuse("not_offered", "the policy does not offer %q here", a.Reason)
 	}
 	ans := p.decision.Answers[i]
 	g := p.guard
@@ -221,25 +221,25 @@ func (l *Lane) guardAdmits(p *presentation, a edge.Action) error {
 		switch n {
 		case "identity":
 			if g.Identity == "" {
-				return fmt.Errorf("say how identity was checked: %w", edge.ErrForbidden)
+				return edge.Refuse("identity", "say how identity was checked")
 			}
 		case "proof":
 			if a.Text != "" {
 				g.Proof = a.Text
 			}
 			if g.Proof == "" {
-				return fmt.Errorf("say which proof was seen: %w", edge.ErrForbidden)
+				return edge.Refuse("proof", "say which proof was seen")
 			}
 		case "escort":
 			g.Escort = edge.Confirmed
 		case "second_reading":
 			if p.temp == nil || p.temp.Second != edge.BandBelow {
-				return fmt.Errorf("take a reading below the threshold with a second instrument: %w", edge.ErrForbidden)
+				return edge.Refuse("second_reading", "take a reading below the threshold with a second instrument")
 			}
 		}
 	}
 	if ans.Two && (a.Second == "" || a.Second == a.Actor) {
-		return fmt.Errorf("this takes a second person: %w", edge.ErrForbidden)
+		return edge.Refuse("second_person", "this takes a second person")
 	}
 	p.guard = g
 	began := time.Now()
@@ -302,7 +302,7 @@ func (l *Lane) typed(p *presentation, a edge.Action) error {
 
 func (l *Lane) second(p *presentation, a edge.Action) error {
 	if a.Value < 30 || a.Value > 43 {
-		return fmt.Errorf("%.1f is no body temperature: %w", a.Value, edge.ErrForbidden)
+		return edge.Refuse("temperature", "%.1f is no body temperature", a.Value)
 	}
 	b := l.deps.Policy().Second(a.Value)
 	if err := l.record(p, a.Actor, "second", map[string]any{"band": string(b)}); err != nil {
@@ -351,7 +351,7 @@ func (l *Lane) confirm(p *presentation, a edge.Action) error {
 	case "mask", "escort":
 		c := edge.Confirmation(a.Text)
 		if c != edge.Confirmed && c != edge.Denied {
-			return fmt.Errorf("%s is yes or no: %w", a.Field, edge.ErrForbidden)
+			return edge.Refuse("unknown", "%s is yes or no", a.Field)
 		}
 		if a.Field == "mask" {
 			g.Mask = c
@@ -369,16 +369,16 @@ func (l *Lane) confirm(p *presentation, a edge.Action) error {
 	case "occupants":
 		n, err := strconv.Atoi(a.Text)
 		if err != nil || n < 1 || n > 99 {
-			return fmt.Errorf("%q is no number of persons in a vehicle: %w", a.Text, edge.ErrForbidden)
+			return edge.Refuse("persons", "%q is no number of persons in a vehicle", a.Text)
 		}
 		occupants = n
 	case "vehicle":
 		if a.Text != "outside" {
-			return fmt.Errorf("a vehicle is outside or not mentioned: %w", edge.ErrForbidden)
+			return edge.Refuse("unknown", "a vehicle is outside or not mentioned")
 		}
 		outside = true
 	default:
-		return fmt.Errorf("nothing is called %q here: %w", a.Field, edge.ErrForbidden)
+		return edge.Refuse("unknown", "nothing is called %q here", a.Field)
 	}
 	if err := l.record(p, a.Actor, "confirm", map[string]any{"field": a.Field, "value": a.Text}); err != nil {
 		return err

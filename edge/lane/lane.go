@@ -1066,7 +1066,7 @@ const maxParked = 12
 
 func (l *Lane) park(p *presentation, actor string) error {
 	if len(l.parked) >= maxParked {
-		return fmt.Errorf("%d referrals stand aside already: %w", maxParked, edge.ErrForbidden)
+		return edge.Refuse("parked_full", "%d referrals stand aside already", maxParked)
 	}
 	if err := l.record(p, actor, "aside", nil); err != nil {
 		return err

@@ -1,0 +1,329 @@
+package console
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"gatehouse/edge/console/accounts"
+)
+
+// nasty is what no form of the console expects, and what a person or a script
+// types all the same.
+var nasty = map[string]string{
+	"empty":        "",
+	"blank":        "  \t ",
+	"1 MB":         strings.Repeat("长", 1<<20/3),
+	"emoji":        "👮🏽‍♀️🚧",
+	"RTL":          "أحمد بن علي",
+	"RTL override": "a\u202eexe.txt",
+	"control":      "a\x00b\x1b[2J\x7f",
+	"newlines":     "x\r\nSet-Cookie: gatehouse=1",
+	"HTML":         `"><script>alert(1)</script><img src=x onerror=alert(1)>`,
+	"SQL":          `'; DROP TABLE people; --`,
+	"template":     `{{.Data}}${7*7}`,
+	"path":         `../../etc/passwd`,
+	"number":       "99999999999999999999",
+	"negative":     "-1",
+	"date":         "2026-02-30",
+	"not UTF-8":    "\xff\xfe",
+	"NaN":          "NaN",
+}
+
+// formsOf are all posts of the console with what a good one holds, but for the
+// field that is spoilt.
+var formsOf = map[string]url.Values{
+	"/act":       {"kind": {"second"}, "lane": {"east-in"}, "presentation": {"41"}, "value": {"36.6"}, "reason": {"medical"}, "text": {"medical"}, "identity": {"known"}, "field": {"mask"}, "second": {""}, "second_pin": {""}, "pass": {"7"}},
+	"/passes":    {"pass": {"7"}, "status": {"suspended"}, "reason": {"moved"}, "name": {"x"}, "building": {""}, "unit": {""}, "lane": {""}},
+	"/enter":     {"number": {"7"}, "secret": {"wrong!"}},
+	"/setup":     {"code": {"AAAA-BBBB-CCCC"}, "name": {"x"}, "secret": {"864208"}, "secret2": {"864208"}},
+	"/relief":    {"number": {"8"}, "secret": {"wrong!"}},
+	"/leave":     {},
+	"/me":        {"old": {"wrong!"}, "secret": {"864209"}, "secret2": {"864209"}},
+	"/people":    {"name": {"x"}, "role": {"guard"}, "number": {"77"}, "card": {""}},
+	"/people/8":  {"do": {"change"}, "name": {"周师傅"}, "role": {"guard"}, "card": {""}},
+	"/inspector": {"answer": {"x"}, "challenge": {"x"}},
+}
+
+// Every field of every form takes every nasty thing without failing, without
+// giving it back as markup, without taking the console down, and for those of
+// accounts without changing anything that the field does not name.
+func TestNastyForms(t *testing.T) {
+	s := newStreet()
+	c := newConsole(t, s)
+	c.meter = nil
+	routes := map[string]bool{}
+	for _, r := range c.routes() {
+		if method, path, _ := strings.Cut(r.pattern, " "); method == "POST" {
+			path = paths.Replace(path)
+			routes[path] = true
+		}
+	}
+	for path := range routes {
+		if formsOf[path] == nil {
+			t.Logf("%s has a form that is not tried here", path)
+		}
+	}
+	manager := c.cookieOf("manager:1")
+	before := c.crewNow(t)
+	for path, good := range formsOf {
+		if !routes[path] {
+			t.Errorf("%s is no route", path)
+		}
+		for field := range good {
+			for name, value := range nasty {
+				f := url.Values{}
+				for k, v := range good {
+					f[k] = v
+				}
+				f.Set(field, value)
+				w := c.request("POST", path, f, manager, "Accept", "text/html")
+				what := fmt.Sprintf("%s, %s %s", path, field, name)
+				if w.Code >= 500 {
+					t.Errorf("%s: %d %.200s", what, w.Code, w.Body)
+				}
+				if html := strings.HasPrefix(w.Header().Get("Content-Type"), "text/html"); html && strings.Contains(w.Body.String(), "<script>alert") || html && strings.Contains(w.Body.String(), "onerror=alert(1)>") {
+					t.Errorf("%s comes back as markup", what)
+				}
+				for _, k := range w.Result().Cookies() {
+					if k.Name != sessionCookie && k.Name != deviceCookie {
+						t.Errorf("%s sets the cookie %s", what, k.Name)
+					}
+				}
+				if ct := w.Header().Get("Content-Type"); w.Code != http.StatusSeeOther && w.Code != http.StatusNoContent && !strings.HasPrefix(ct, "text/") {
+					t.Errorf("%s: an answer of type %q", what, ct)
+				}
+				if name == "1 MB" && w.Code != http.StatusRequestEntityTooLarge {
+					t.Errorf("%s: %d", what, w.Code)
+				}
+			}
+		}
+	}
+	for _, a := range s.did() {
+		for _, v := range []string{a.Lane, a.Text, a.Field, a.Identity, a.Second, string(a.Reason)} {
+			if len(v) > 200 || strings.ContainsAny(v, "\x00\r\n\x1b") {
+				t.Errorf("the lane was given %q", v)
+			}
+		}
+	}
+	// Names are any text, so some of them were taken; nobody has gone, nobody has
+	// another role, and nobody came but who was named.
+	after := c.crewNow(t)
+	for n, p := range before {
+		if after[n].Role != p.Role {
+			t.Errorf("%d was %+v and is %+v", n, p, after[n])
+		}
+	}
+	for n, p := range after {
+		if _, ok := before[n]; !ok && n < 77 {
+			t.Errorf("%+v came", p)
+		}
+		if strings.ContainsAny(p.Name, "\x00\r\n\u202e") {
+			t.Errorf("the name %q was taken", p.Name)
+		}
+	}
+}
+
+func (c *Console) crewNow(t *testing.T) map[int64]accounts.Person {
+	t.Helper()
+	l, err := c.deps.People.List(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[int64]accounts.Person{}
+	for _, p := range l {
+		out[p.Number] = p
+	}
+	return out
+}
+
+// What was typed stands in the form again, with a sentence why, and nothing has
+// changed.
+func TestNothingTypedIsLost(t *testing.T) {
+	c := newConsole(t, newStreet())
+	manager := c.cookieOf("manager:1")
+	before := fmt.Sprint(c.crewNow(t))
+	for _, x := range []struct {
+		path string
+		form url.Values
+		code int
+		want []string
+	}{
+		{"/people", url.Values{"name": {"新来的 <b>"}, "role": {"guard"}, "number": {"7"}, "card": {"12"}}, 409, []string{"这个编号已经有人使用", `value="新来的 &lt;b&gt;"`, `value="7"`, `value="12"`}},
+		{"/people", url.Values{"name": {"新来的"}, "role": {"guard"}, "number": {"seven"}}, 422, []string{"编号是 1 到 65535 的数字", `value="seven"`}},
+		{"/people", url.Values{"name": {""}, "role": {"supervisor"}}, 422, []string{"姓名为 1 到 60 个字", `value="supervisor" selected`}},
+		{"/people", url.Values{"name": {"x"}, "role": {"inspector"}}, 422, []string{"请选择角色"}},
+		{"/people/8", url.Values{"do": {"change"}, "name": {strings.Repeat("长", 70)}, "role": {"guard"}}, 422, []string{"姓名为 1 到 60 个字", strings.Repeat("长", 70)}},
+		{"/people/8", url.Values{"do": {"card"}, "card": {"not a card"}}, 422, []string{"这不是卡号", `value="not a card"`}},
+		{"/people/1", url.Values{"do": {"remove"}}, 409, []string{"这是最后一位管理员"}},
+		{"/people/99", url.Values{"do": {"remove"}}, 404, []string{"没有这位人员"}},
+		{"/people/8", url.Values{"do": {"promote"}}, 403, []string{"无权"}},
+		{"/relief", url.Values{"number": {"8"}, "secret": {"wrong!"}}, 403, []string{"编号、PIN 或密码不对", `value="8"`}},
+		{"/me", url.Values{"old": {pin}, "secret": {"111111"}, "secret2": {"111111"}}, 422, []string{"太容易被猜到"}},
+		{"/me", url.Values{"old": {pin}, "secret": {"864208"}, "secret2": {"864209"}}, 422, []string{"两次输入不一样"}},
+		{"/inspector", url.Values{"answer": {"what I have"}}, 403, []string{"主管部门签发的凭证", ">what I have</textarea>"}},
+	} {
+		w := c.request("POST", x.path, x.form, manager, "Accept", "text/html")
+		if w.Code != x.code {
+			t.Errorf("%s %v: %d, want %d", x.path, x.form, w.Code, x.code)
+		}
+		for _, s := range x.want {
+			if !strings.Contains(w.Body.String(), s) {
+				t.Errorf("%s %.80v: the page lacks %q", x.path, x.form, s)
+			}
+		}
+		for _, secret := range []string{"wrong!", "864208"} {
+			if strings.Contains(w.Body.String(), secret) {
+				t.Errorf("%s gives a secret back", x.path)
+			}
+		}
+	}
+	if after := fmt.Sprint(c.crewNow(t)); after != before {
+		t.Errorf("something has changed:\n%s\n%s", before, after)
+	}
+}
+
+// A form that is sent again changes nothing, and asks; one of another site is
+// refused; one of another session or of before a restart asks as well.
+func TestReplayedAndForeignPosts(t *testing.T) {
+	c := newConsole(t, newStreet())
+	me := c.cookieOf("manager:1")
+	_, token, _ := strings.Cut(me, "=")
+	f := url.Values{"name": {"新来的"}, "role": {"guard"}, "once": {c.once.token(token)}}
+	if w := c.request("POST", "/people", f, me); w.Code != http.StatusOK || len(c.crewNow(t)) != len(crew)+1 {
+		t.Fatalf("%d", w.Code)
+	}
+	other := newOnce()
+	for name, once := range map[string]string{"replayed": f.Get("once"), "of another session": c.once.token("x"), "of before a restart": other.token(token), "none": "", "nonsense": "%%%", "of somebody who guesses": strings.Repeat("A", 48)} {
+		f.Set("once", once)
+		w := c.request("POST", "/people", f, me, "Accept", "text/html")
+		if w.Code != http.StatusConflict || !strings.Contains(w.Body.String(), "什么都没有改变") || !strings.Contains(w.Body.String(), `name="name" value="新来的"`) || !strings.Contains(w.Body.String(), `action="/people"`) {
+			t.Errorf("%s: %d", name, w.Code)
+		}
+	}
+	f.Set("once", c.once.token(token))
+	for _, header := range [][]string{{"Sec-Fetch-Site", "cross-site"}, {"Sec-Fetch-Site", "same-site"}, {"Origin", "http://elsewhere.example"}, {"Origin", "null"}} {
+		if w := c.request("POST", "/people", f, me, header...); w.Code != http.StatusForbidden {
+			t.Errorf("%v: %d", header, w.Code)
+		}
+	}
+	if n := len(c.crewNow(t)); n != len(crew)+1 {
+		t.Errorf("%d accounts", n)
+	}
+	// A secret that was typed is typed again, not sent back to the page.
+	w := httptest.NewRecorder()
+	r := httptest.NewRequest("POST", "/inside/reset", strings.NewReader(url.Values{"second": {"8"}, "second_pin": {pin}, "reason": {"drill"}}.Encode()))
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	r.Header.Set("Accept", "text/html")
+	if err := r.ParseForm(); err != nil {
+		t.Fatal(err)
+	}
+	if c.stale(w, r); strings.Contains(w.Body.String(), pin) || !strings.Contains(w.Body.String(), `type="password" name="second_pin"`) {
+		t.Errorf("%s", w.Body)
+	}
+	// Old tokens are forgotten, so that they do not fill the memory.
+	for range maxUsed + 10 {
+		if !c.once.take("s", c.once.token("s")) {
+			t.Fatal("a good token is refused")
+		}
+	}
+	if len(c.once.used) > maxUsed {
+		t.Errorf("%d tokens are kept", len(c.once.used))
+	}
+}
+
+// Who asks too much is told to wait; the others are not.
+func TestLimits(t *testing.T) {
+	c := newConsole(t, newStreet())
+	me := c.cookieOf("guard:7")
+	refused := 0
+	for range 40 {
+		if w := c.request("POST", "/enter", url.Values{"number": {"999"}, "secret": {"x"}}, ""); w.Code == http.StatusTooManyRequests && w.Header().Get("Retry-After") == "2" {
+			refused++
+		}
+	}
+	if refused < 25 {
+		t.Errorf("of 40 logins from one address %d were refused", refused)
+	}
+	if w := c.request("GET", "/", nil, me); w.Code != http.StatusOK {
+		t.Errorf("the guard pays for it: %d", w.Code)
+	}
+	r := httptest.NewRequest("POST", "/enter", strings.NewReader("number=8&secret="+pin))
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	r.RemoteAddr = "192.0.2.77:1"
+	w := httptest.NewRecorder()
+	if c.Handler().ServeHTTP(w, r); w.Code != http.StatusSeeOther {
+		t.Errorf("another address: %d", w.Code)
+	}
+	m := newMeter()
+	var ends []func()
+	for range 2 * ownStreams {
+		if end := m.begin("one", true); end != nil {
+			ends = append(ends, end)
+		}
+	}
+	if len(ends) != ownStreams {
+		t.Errorf("%d streams of one caller", len(ends))
+	}
+	strangers := 0
+	for i := range 10 * publicStreams {
+		if m.begin(fmt.Sprint("stranger", i), false) != nil {
+			strangers++
+		}
+	}
+	if strangers != publicStreams || m.begin("guard", true) == nil {
+		t.Errorf("%d streams of strangers", strangers)
+	}
+	for _, end := range ends {
+		end()
+	}
+	if m.begin("one", true) == nil {
+		t.Error("ended streams still count")
+	}
+	for i := range 2 * maxCallers {
+		m.allow(fmt.Sprint(i), pages)
+	}
+	if len(m.callers) > maxCallers+1 {
+		t.Errorf("%d callers are kept", len(m.callers))
+	}
+	// All addresses of one IPv6 network are one caller.
+	a, b := httptest.NewRequest("GET", "/", nil), httptest.NewRequest("GET", "/", nil)
+	a.RemoteAddr, b.RemoteAddr = "[2001:db8::1]:5", "[2001:db8::ffff:2]:6"
+	if address(a) != address(b) {
+		t.Errorf("%s and %s", address(a), address(b))
+	}
+}
+
+// Every refusal of a lane or a form has its sentence in the site's languages.
+func TestRefusalsSpeak(t *testing.T) {
+	c := newConsole(t, newStreet())
+	code := regexp.MustCompile(`edge\.Refuse\("([a-z_]+)"`)
+	files, err := filepath.Glob("../*/*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, f := range files {
+		src, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range code.FindAllSubmatch(src, -1) {
+			n++
+			for _, l := range []string{"zh-Hans", "en"} {
+				if !c.deps.Text.For(l).Has("refused." + string(m[1])) {
+					t.Errorf("%s: refused.%s has no sentence in %s", f, m[1], l)
+				}
+			}
+		}
+	}
+	if n < 20 {
+		t.Errorf("only %d refusals were found", n)
+	}
+}
