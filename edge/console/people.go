@@ -132,7 +132,11 @@ func (c *Console) changePerson(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		data["Message"], code = c.why(r, err)
 		// What was typed stays in the form of that person.
-		data["Typed"] = map[int64]*peopleForm{number: {Name: typed(r, "name"), Role: typed(r, "role"), Card: typed(r, "card")}}
+		f := &peopleForm{Name: of.Name, Role: string(of.Role), Card: typed(r, "card")}
+		if do == "change" {
+			f.Name, f.Role = typed(r, "name"), typed(r, "role")
+		}
+		data["Typed"] = map[int64]*peopleForm{number: f}
 	} else if data["Once"] == nil {
 		data["Done"] = c.say(r, "console.changed")
 	}

@@ -318,7 +318,13 @@ func TestOwnSecret(t *testing.T) {
 	if err != nil || !s.MustChange {
 		t.Fatal(s, err)
 	}
-	// Who has no secret of their own has taken nothing over, and may go.
+	// Who has no secret of their own yet is no relief, and does not leave the gate
+	// alone either.
+	add(t, a, Guard, 2)
+	other := login(t, a, "2")
+	if err := a.Leave(ctx, other.Session); !errors.Is(err, ErrLast) {
+		t.Error(err)
+	}
 	if err := a.Leave(ctx, tok.Session); err != nil {
 		t.Error(err)
 	}

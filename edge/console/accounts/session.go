@@ -192,8 +192,7 @@ func (a *Accounts) Leave(ctx context.Context, token string) error {
 	if err != nil {
 		return err
 	}
-	// Who has never chosen an own secret has not taken over anything.
-	if s.Role.Acts() && !s.MustChange {
+	if s.Role.Acts() {
 		there, err := a.others(ctx, token, 0)
 		if err != nil {
 			return err
