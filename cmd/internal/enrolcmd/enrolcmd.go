@@ -61,19 +61,23 @@ nowhere on the device: put the paper where the keys of the house are.`,
 	f.StringVarP(&o.config, "config", "c", defaultConfig, "the gate's configuration")
 	f.StringVar(&o.request, "request", "", "write the request to this `file`, to be carried to the server")
 	f.StringVar(&o.approval, "approval", "", "read the approval from this `file`, carried back from the server")
+	f.StringVar(&o.browser, "browser", "", "serve a page at this `address` (host:port) for 60 minutes: find, watch, paste")
 	f.BoolVar(&o.newKeys, "new-keys", false, "make new keys: for a device that was revoked, or may have been copied")
 	f.DurationVar(&o.wait, "wait", 24*time.Hour, "give up after this time")
-	c.MarkFlagsMutuallyExclusive("request", "approval")
+	c.MarkFlagsMutuallyExclusive("request", "approval", "browser")
 	return c
 }
 
 type options struct {
-	config, invitation, request, approval string
-	newKeys                               bool
-	wait                                  time.Duration
+	config, invitation, request, approval, browser string
+	newKeys                                        bool
+	wait                                           time.Duration
 }
 
 func (o *options) run(ctx context.Context, out, errOut io.Writer) error {
+	if o.browser != "" {
+		return o.browse(ctx, out, errOut) // there may be no good configuration yet
+	}
 	cfg, err := config.Load(o.config)
 	if err != nil {
 		return err
@@ -249,9 +253,14 @@ func (o *options) install(cfg *config.Gate, id *identity.Identity, out io.Writer
 	return done(cfg, out)
 }
 
+// approveLine is what is to be typed at the server.
+func approveLine(cfg *config.Gate, code string) string {
+	return fmt.Sprintf("communityd gates approve %s/%s %s", cfg.Site, cfg.Gate, code)
+}
+
 func show(out io.Writer, cfg *config.Gate, id *identity.Identity) {
 	code := wire.ShowCode(wire.CodeOf(id.Signer().Public(), id.Recipient()))
-	line := fmt.Sprintf("communityd gates approve %s/%s %s", cfg.Site, cfg.Gate, code)
+	line := approveLine(cfg, code)
 	fmt.Fprintf(out, "\nThis device's code:   %s\n\nAt the community server (the picture holds the same line):\n\n    %s\n\n", code, line)
 	if err := qrtext.Print(out, line); err != nil {
 		fmt.Fprintln(out, err)
