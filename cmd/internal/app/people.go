@@ -122,7 +122,7 @@ func (a *App) runPeople(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.People.Run(ctx) })
 	g.Go(func() error {
-		t := time.NewTicker(10 * time.Second)
+		t := time.NewTicker(2 * time.Second)
 		defer t.Stop()
 		for shown := "?"; ; {
 			code, err := a.People.FirstCode(ctx)
