@@ -263,9 +263,11 @@ func (c *Certificates) issue(local net.IP) error {
 	t := &x509.Certificate{SerialNumber: no, Subject: pkix.Name{Organization: []string{"Gatehouse"}, CommonName: c.o.Gate},
 		NotBefore: now.Add(-slack), NotAfter: now.Add(leafLife), KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
 	if !trusted {
-		// The true time is not before the floor that the clock gives, and may be long
-		// after it.
-		t.NotAfter = now.Add(unsureLife)
+		// The true time may be before the one that nobody vouches for, or long after.
+		if now.Sub(c.ca.NotBefore) < unsureLife/2 {
+			t.NotBefore = c.ca.NotBefore
+		}
+		t.NotAfter = t.NotBefore.Add(unsureLife)
 	}
 	if t.NotBefore.Before(c.ca.NotBefore) {
 		t.NotBefore = c.ca.NotBefore
