@@ -43,6 +43,9 @@ type Options struct {
 	Log         *slog.Logger
 }
 
+// agree is how far two clocks may differ that are both right.
+const agree = time.Minute
+
 const (
 	driftPPM  = 100             // a Pi's crystal, with temperature
 	leap      = 2 * time.Second // a difference of wall to monotonic time above it is reported
@@ -186,7 +189,14 @@ func (c *Clock) Now() edge.Stamp {
 		}
 		s.Error = (mono - c.set.mono) * driftPPM / 1_000_000
 	}
-	if low := c.floor.at(mono); s.Time < low {
+	low := c.floor.at(mono)
+	if s.Clock.Trusted() {
+		// The server's time came over a network, and its clock is not this one: two
+		// that are right differ by so much.
+		low -= agree.Milliseconds()
+	}
+	if s.Time < low {
+		low = c.floor.at(mono)
 		s.Time, s.Clock, s.Error, s.Source = low, edge.ClockUnset, 0, c.floor.by
 	}
 	switch low := c.shown.at(mono); {
@@ -233,12 +243,13 @@ func (c *Clock) SetServer(t time.Time) {
 // time is better known than that. TLS checks certificates by it.
 func (c *Clock) Floor() (floor time.Time, trusted bool) {
 	s := c.Now()
-	if s.Clock.Trusted() {
-		return time.UnixMilli(s.Time), true
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return time.UnixMilli(c.floor.at(s.Mono)), false
+	low := c.floor.at(s.Mono)
+	if s.Clock.Trusted() {
+		return time.UnixMilli(max(s.Time, low)), true
+	}
+	return time.UnixMilli(low), false
 }
 
 // Run keeps the time on disk until ctx is done.

@@ -258,3 +258,22 @@ func TestTheMachinesOwnClocks(t *testing.T) {
 		t.Errorf("kept %q, %v", b, err)
 	}
 }
+
+// The server's answer takes a moment to arrive: a clock that NTP keeps is not
+// doubted because of that, but one that is days behind is.
+func TestServerAMomentAhead(t *testing.T) {
+	for ahead, trusted := range map[time.Duration]bool{3 * time.Second: true, 48 * time.Hour: false} {
+		b := &board{wall: now, mono: 1000, synced: true}
+		c, err := New(Options{Build: built, Source: b})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.SetServer(now.Add(ahead))
+		if s := c.Now(); s.Clock.Trusted() != trusted {
+			t.Errorf("the server %v ahead: %s, %s", ahead, s.Clock, s.Source)
+		}
+		if f, _ := c.Floor(); f.Before(now.Add(ahead)) {
+			t.Errorf("the floor is %v", f)
+		}
+	}
+}
