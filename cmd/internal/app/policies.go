@@ -253,7 +253,7 @@ func (p *policies) Apply(ctx context.Context, bundles [][]byte) error {
 	}
 	set := wire.SetOf(hashes...)
 	p.set.Store(&set)
-	return p.enforce(ctx, pol, ls, fromServer)
+	return p.enforce(ctx, pol, ls, fromServer, p.Hash())
 }
 
 // verify opens bundles and loads what they hold with the layers that stay.
@@ -310,8 +310,8 @@ func (p *policies) refuse(ctx context.Context, a activation, why error) error {
 }
 
 // enforce archives rules, puts them in force and says so in an entry.
-func (p *policies) enforce(ctx context.Context, pol *policy.Policy, ls []layer, from string) error {
-	a := activation{Policy: pol.ID(), Hash: pol.Hash(), Version: pol.Version(), From: from, Before: p.Current().Hash()}
+func (p *policies) enforce(ctx context.Context, pol *policy.Policy, ls []layer, from, before string) error {
+	a := activation{Policy: pol.ID(), Hash: pol.Hash(), Version: pol.Version(), From: from, Before: before}
 	var hashes []string
 	for _, x := range pol.Layers() {
 		l := ls[indexLayer(ls, x.Layer)]
@@ -357,7 +357,7 @@ func (p *policies) Started(ctx context.Context) error {
 	if p.Set() != "" {
 		from = fromServer
 	}
-	return p.enforce(ctx, p.Current(), p.layers, from)
+	return p.enforce(ctx, p.Current(), p.layers, from, was)
 }
 
 // Reload reads the files again. Layers that the server has sent stay as they are.
@@ -375,5 +375,5 @@ func (p *policies) Reload(ctx context.Context) error {
 	if pol.Hash() == p.Hash() {
 		return nil
 	}
-	return p.enforce(ctx, pol, ls, fromFile)
+	return p.enforce(ctx, pol, ls, fromFile, p.Hash())
 }

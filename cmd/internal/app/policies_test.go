@@ -141,7 +141,7 @@ func TestLayersFromTheServer(t *testing.T) {
 	if len(g.entries) != 1 {
 		t.Errorf("a start that changes nothing: %+v", g.entries)
 	}
-	cityText := append(policyVersion(t, "city.yaml", 3), "\ncountersigned: true\n"...)
+	cityText := policyVersion(t, "city.yaml", 3) // it asks for its own signature
 	city := sealed(t, bundle.Everywhere, cityText, cityKey)
 	own := sealed(t, "s", policyVersion(t, "closed-estate.yaml", 7), communityKey, cityKey)
 	if err := g.p.Apply(ctx, [][]byte{city, own}); err != nil {
@@ -206,7 +206,7 @@ func TestLayersFromBoth(t *testing.T) {
 	city, own := policyVersion(t, "city.yaml", 1), policyVersion(t, "closed-estate.yaml", 1)
 	for _, fileIs := range []string{"city", "own"} {
 		g := newPolicyGate(t)
-		sent := sealed(t, "s", own, communityKey)
+		sent := sealed(t, "s", own, communityKey, cityKey)
 		if fileIs == "city" {
 			g.file("city.yaml", city)
 			g.cfg.Superior = []string{filepath.Join(g.dir, "city.yaml")}
