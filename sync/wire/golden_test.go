@@ -434,7 +434,7 @@ func TestAsyncAPIDocument(t *testing.T) {
 	for _, c := range doc.Channels {
 		addresses[c.Address] = true
 	}
-	want := []string{wire.RegistryTopic("{site}", "{hash}"), wire.PolicyTopic("{site}", "{hash}")}
+	want := []string{wire.RegistryTopic("{site}", "{hash}"), wire.PolicyTopic("{site}", "{hash}"), wire.EnrolTopic("{site}", "{code}")}
 	for _, c := range []wire.Channel{wire.Status, wire.Journal, wire.Receipts, wire.Alerts, wire.Requests, wire.Manifest, wire.Peers, wire.Commands, wire.Results} {
 		want = append(want, wire.Topic("{site}", "{gate}", c))
 	}

@@ -75,6 +75,8 @@ func (s *Schemas) Payload(topic string, payload []byte) error {
 		return err
 	}
 	switch {
+	case gate == "enrol":
+		return s.Check("enrol", text)
 	case c == wire.Manifest, c == wire.Peers, c == wire.Commands:
 		if err := s.Check("envelope", text); err != nil {
 			return err
