@@ -30,7 +30,7 @@ func TestBrowser(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- enroll(t.Context(), said, conf, "--browser", addr) }()
 	var open string
-	until(t, "the page is there", func() bool {
+	waitFor(t, "the page is there", func() bool {
 		open = regexp.MustCompile(`http://\S+`).FindString(said.String())
 		return open != ""
 	})
@@ -94,7 +94,7 @@ func TestBrowser(t *testing.T) {
 	inv := strings.TrimSpace(e.must(t, "invite", "--site", "north"))
 	read(c.PostForm(base+"/enrol", url.Values{"invitation": {inv + "\r\n"}}))
 	var code string
-	until(t, "the page shows the code and what the server says", func() bool {
+	waitFor(t, "the page shows the code and what the server says", func() bool {
 		page, _ = read(c.Get(base))
 		code = regexp.MustCompile(`[0-9A-Z]{4}-[0-9A-Z]{4}-[0-9A-Z]{4}`).FindString(page)
 		return code != "" && strings.Contains(page, "waiting for approval")
@@ -106,7 +106,7 @@ func TestBrowser(t *testing.T) {
 		t.Error("the recovery key belongs on the terminal, and not on a page without encryption")
 	}
 	e.must(t, "gates", "approve", "north/east", code)
-	until(t, "the page says that it is approved", func() bool {
+	waitFor(t, "the page says that it is approved", func() bool {
 		page, _ = read(c.Get(base))
 		return strings.Contains(page, "is gate east of site north now")
 	})
@@ -125,7 +125,7 @@ func TestBrowserClosesWhenSomebodyGuesses(t *testing.T) {
 	said := &lines{}
 	done := make(chan error, 1)
 	go func() { done <- enroll(t.Context(), said, conf, "--browser", addr) }()
-	until(t, "the page is there", func() bool { return strings.Contains(said.String(), "http://") })
+	waitFor(t, "the page is there", func() bool { return strings.Contains(said.String(), "http://") })
 	tr := &http.Transport{DisableKeepAlives: true}
 	c := &http.Client{Transport: tr}
 	for range wrongCodes {

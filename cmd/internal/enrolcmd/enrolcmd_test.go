@@ -56,7 +56,7 @@ func (l *lines) String() string {
 	return l.buf.String()
 }
 
-func until(t *testing.T, what string, f func() bool) {
+func waitFor(t *testing.T, what string, f func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(40 * time.Second)
 	for !f() {
@@ -126,7 +126,7 @@ func (e *estate) serve(t *testing.T, args ...string) {
 			t.Error(err)
 		}
 	})
-	until(t, "the server runs", func() bool {
+	waitFor(t, "the server runs", func() bool {
 		select {
 		case err := <-done:
 			done <- err
@@ -177,7 +177,7 @@ func TestWithMosquitto(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		until(t, "mosquitto listens", func() bool {
+		waitFor(t, "mosquitto listens", func() bool {
 			c, err := net.Dial("tcp", gates)
 			if err == nil {
 				_ = c.Close()
@@ -287,7 +287,7 @@ func (e *estate) join(t *testing.T, conf, verb string, args ...string) (code, ou
 	said := &lines{}
 	done := make(chan error, 1)
 	go func() { done <- enroll(t.Context(), said, conf, append(args, inv)...) }()
-	until(t, "the device waits", func() bool { return strings.Contains(said.String(), "waiting for approval") })
+	waitFor(t, "the device waits", func() bool { return strings.Contains(said.String(), "waiting for approval") })
 	code = shown.FindStringSubmatch(said.String())[1]
 	if asking := e.must(t, "gates", "asking"); !strings.Contains(asking, code) {
 		t.Errorf("not among those who ask:\n%s", asking)
@@ -334,7 +334,7 @@ func start(t *testing.T, conf string, o app.Options) *running {
 
 func (r *running) receipted(t *testing.T) {
 	t.Helper()
-	until(t, "the server has receipted all", func() bool { return r.Journal.Size() > 0 && r.Journal.Acked() == r.Journal.Size() })
+	waitFor(t, "the server has receipted all", func() bool { return r.Journal.Size() > 0 && r.Journal.Acked() == r.Journal.Size() })
 }
 
 // A device becomes a gate, speaks to the server by TLS, is replaced by another
@@ -363,7 +363,7 @@ func TestFromAnInvitationToAReceiptAndReplaced(t *testing.T) {
 	said := &lines{}
 	done := make(chan error, 1)
 	go func() { done <- enroll(t.Context(), said, second, inv) }()
-	until(t, "the device waits", func() bool { return strings.Contains(said.String(), "waiting for approval") })
+	waitFor(t, "the device waits", func() bool { return strings.Contains(said.String(), "waiting for approval") })
 	code := shown.FindStringSubmatch(said.String())[1]
 	if _, err := e.communityd(t, "gates", "approve", "north/east", code); err == nil || !strings.Contains(err.Error(), "replace") {
 		t.Errorf("a second device was approved beside the first: %v", err)
@@ -393,7 +393,7 @@ func TestFromAnInvitationToAReceiptAndReplaced(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	go func() {
-		until(t, "the device is told", func() bool { return strings.Contains(revoked.String(), "revoked") })
+		waitFor(t, "the device is told", func() bool { return strings.Contains(revoked.String(), "revoked") })
 		cancel()
 	}()
 	if err := enroll(ctx, revoked, conf); err == nil {
@@ -576,6 +576,48 @@ func TestThirteenMonthsInACupboard(t *testing.T) {
 	g.receipted(t)
 	if s := g.Clock.Now(); s.Clock != edge.ClockServer || time.Since(time.UnixMilli(s.Time)).Abs() > time.Minute {
 		t.Errorf("the clock says %v, %s by %s", time.UnixMilli(s.Time), s.Clock, s.Source)
+	}
+}
+
+// At two thirds of its life a certificate is renewed, while the gate works.
+func TestRenewedAtTwoThirds(t *testing.T) {
+	e := newEstate(t)
+	conf := gateFolder(t, "east")
+	e.join(t, conf, "approve")
+	cfg, err := config.Load(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	until := func(what string, f func(*x509.Certificate) bool) {
+		t.Helper()
+		waitFor(t, what, func() bool {
+			p, err := tls.LoadX509KeyPair(cfg.Sync.Cert, cfg.Sync.Key)
+			return err == nil && f(p.Leaf)
+		})
+	}
+	pace := app.Pace{Check: 50 * time.Millisecond, Lost: time.Hour, Again: time.Second, Try: 20 * time.Second}
+	// A year's certificate: renewed after eight months, not after seven and a half.
+	for _, c := range []struct {
+		age     time.Duration
+		renewed bool
+	}{{228 * 24 * time.Hour, false}, {250 * 24 * time.Hour, true}} {
+		expire(t, e, cfg, time.Now().Add(-c.age))
+		old, err := tls.LoadX509KeyPair(cfg.Sync.Cert, cfg.Sync.Key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g := start(t, conf, app.Options{TrustClock: true, Renew: pace})
+		g.receipted(t)
+		if c.renewed {
+			until("a new certificate", func(now *x509.Certificate) bool { return now.NotAfter.After(old.Leaf.NotAfter) })
+		} else {
+			until("the old one is there", func(now *x509.Certificate) bool { return now.Equal(old.Leaf) })
+		}
+		g.stop()
+		now, err := tls.LoadX509KeyPair(cfg.Sync.Cert, cfg.Sync.Key)
+		if err != nil || now.Leaf.Equal(old.Leaf) == c.renewed {
+			t.Errorf("after %v: renewed %v, %v", c.age, !now.Leaf.Equal(old.Leaf), err)
+		}
 	}
 }
 
