@@ -50,6 +50,8 @@ type settings struct {
 	dir     string
 	console int
 	policy  string
+	mortal  bool
+	back    bool
 	devices []string
 	verbose bool
 
@@ -62,8 +64,8 @@ func command() *cobra.Command {
 		Use:   "demo",
 		Short: "A whole estate on one machine",
 		Long: `Starts a broker, the community server and the gates of one estate on emulated
-hardware, lets people come and go, takes the broker away for a while, and ends
-with a summary. Status 1 when any entry is missing at the server or stored twice.`,
+hardware, lets people come and go, takes the broker away for a while, kills one
+gate, with --rollback replaces its disk by an older image, and ends with a summary. Status 1 when any entry is missing at the server or stored twice.`,
 		Args:          cobra.NoArgs,
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -73,6 +75,9 @@ with a summary. Status 1 when any entry is missing at the server or stored twice
 			}
 			if s.outage >= s.length {
 				return fmt.Errorf("--outage %v must be shorter than --for %v", s.outage, s.length)
+			}
+			if s.back && (!s.mortal || s.length < 20*time.Second) {
+				return errors.New("--rollback needs --kill, and --for 20s at least")
 			}
 			if s.gates < 1 || s.gates > 16 {
 				return fmt.Errorf("--gates %d is not between 1 and 16", s.gates)
@@ -110,8 +115,11 @@ with a summary. Status 1 when any entry is missing at the server or stored twice
 	f.StringVar(&s.dir, "dir", "", "keep the data in this folder (default: a temporary one)")
 	f.IntVar(&s.console, "console-port", 0, "port of the first gate's page, the others follow (default: any)")
 	f.StringVar(&s.policy, "policy", "closed-estate.yaml", "the sample policy in force")
+	f.BoolVar(&s.mortal, "kill", true, "a third gate, a process of its own, is killed and started again")
+	f.BoolVar(&s.back, "rollback", false, "and its disk is replaced by an older image")
 	f.StringSliceVar(&s.devices, "device", nil, "emulated readers and thermometers, lane by lane: "+strings.Join(slices.Concat(sim.Kinds[:], sim.ThermometerKinds[:]), ", ")+"; or all")
 	f.BoolVarP(&s.verbose, "verbose", "v", false, "show the parts' own log")
+	cmd.AddCommand(gateCommand())
 	return cmd
 }
 

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -87,6 +88,17 @@ func runDemo(ctx context.Context, s settings, scr *screen) (_ *summary, err erro
 		return nil, errors.Join(err, parts.Wait())
 	}
 	scr.line("%s after the start: %d people of %d households are on the roster of %d gates", time.Since(began).Round(time.Millisecond), len(est.People), len(est.Households), len(w.gates))
+	var north *mortal
+	if s.mortal {
+		if north, err = newMortal(ctx, dir, br.URL(), srv.trust, s.seed, est, srv, scr); err != nil {
+			return nil, err
+		}
+		defer north.close()
+		defer north.signal(syscall.SIGKILL)
+		if err := north.start(ctx); err != nil {
+			return nil, err
+		}
+	}
 	rules := w.gates[0].app.Policies.Current()
 	scr.line("  rules: %s beneath %s, from the server, signed by both", rules.ID(), rules.Superior().ID())
 	for _, g := range w.gates {
@@ -118,6 +130,14 @@ func runDemo(ctx context.Context, s settings, scr *screen) (_ *summary, err erro
 			scr.line("--- the broker is back; the backlog drains ---")
 		})
 	}
+	if north != nil {
+		north.come(streetCtx, &people)
+		people.Go(func() {
+			if err := north.suffer(streetCtx, s.length, s.back); err != nil && streetCtx.Err() == nil {
+				scr.line("--- the north gate: %v ---", err)
+			}
+		})
+	}
 	people.Wait()
 	took := time.Since(started)
 	if err := ctx.Err(); err != nil {
@@ -131,13 +151,24 @@ func runDemo(ctx context.Context, s settings, scr *screen) (_ *summary, err erro
 	drained := time.Since(drain)
 	stopWatch()
 	watchers.Wait()
+	if north != nil {
+		for end := time.Now().Add(60 * time.Second); time.Now().Before(end); {
+			if s := north.state(); s.Size > 0 && s.Acked == s.Size {
+				break
+			}
+			sleep(pctx, 100*time.Millisecond)
+		}
+	}
 	stopGates()
 	if err := parts.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return nil, err
 	}
 	sum := t.finish(took)
 	sum.Seed, sum.Drain = s.seed, drained.Seconds()
-	return sum, w.verify(context.WithoutCancel(ctx), srv, sum)
+	if err := w.verify(context.WithoutCancel(ctx), srv, sum); err != nil || north == nil {
+		return sum, err
+	}
+	return sum, north.verify(context.WithoutCancel(ctx), srv, sum)
 }
 
 // server is the community server with its connection.

@@ -60,6 +60,7 @@ type summary struct {
 	Repeated   uint64    `json:"sent_again"`
 	Drain      float64   `json:"drain_seconds"`
 	Findings   []string  `json:"findings,omitempty"`
+	North      *northSum `json:"north,omitempty"`
 
 	Own     quantiles `json:"last_input_to_barrier"`
 	Commit  quantiles `json:"of_it_decision_and_commit"`
@@ -73,6 +74,9 @@ func (s *summary) print(w io.Writer) {
 	fmt.Fprintf(w, "  passed %d, did not pass %d, followed by another %d; %.0f persons a minute\n", s.Passed, s.NotPassed, s.Tailgated, s.PerMinute)
 	for _, g := range s.Gates {
 		fmt.Fprintf(w, "  %-8s %5d entries journalled, %5d stored at the server, %d missing, %d duplicated; largest backlog %d\n", g.Gate, g.Journal, g.Stored, g.Missing, g.Duplicate, g.Backlog)
+	}
+	if s.North != nil {
+		s.North.print(w)
 	}
 	fmt.Fprintf(w, "  largest backlog %d, drained in %.1f s after the end; %d entries sent more than once\n", s.Backlog, s.Drain, s.Repeated)
 	row := func(what string, q quantiles) {

@@ -437,7 +437,7 @@ func (w *world) print(g *gate, e *edge.Entry) {
 		}
 		w.scr.line("%s  %-10s #%-5d   %s: %s", at, lane, e.Presentation, e.Actor, what)
 	case edge.KindPolicy, edge.KindStart, edge.KindEpoch, edge.KindDevice, edge.KindAlert, edge.KindFire:
-		w.scr.line("%s  %-10s        %s %s", at, lane, e.Kind, e.Data)
+		w.scr.line("%s  %-10s        %s %s", at, lane, e.Kind, short(e.Data))
 	}
 }
 
@@ -449,4 +449,14 @@ func (w *world) waitDrained(ctx context.Context, most time.Duration) {
 		for g.app.SyncStatus().Backlog() > 0 && sleep(ctx, 20*time.Millisecond) {
 		}
 	}
+}
+
+// short is as much of an entry's data as a line of the screen bears.
+func short(data []byte) string {
+	const most = 110
+	s := string(data)
+	if len(s) > most {
+		s = strings.ToValidUTF8(s[:most], "") + "..."
+	}
+	return s
 }
