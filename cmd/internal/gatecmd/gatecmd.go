@@ -23,6 +23,7 @@ import (
 	"gatehouse/cmd/internal/journalcmd"
 	"gatehouse/cmd/internal/logs"
 	"gatehouse/cmd/internal/passcmd"
+	"gatehouse/cmd/internal/setupcmd"
 	"gatehouse/cmd/internal/updatecmd"
 	"gatehouse/cmd/internal/version"
 )
@@ -68,7 +69,7 @@ sends it to the community server when there is a network.`,
 		c.PersistentFlags().StringVarP(&path, "config", "c", defaultConfig, "the gate's configuration")
 		return c
 	}
-	root.AddCommand(enrolcmd.New(defaultConfig), backup.Command(defaultConfig), backup.RestoreCommand(defaultConfig))
+	root.AddCommand(enrolcmd.New(defaultConfig), setupcmd.New(defaultConfig), backup.Command(defaultConfig), backup.RestoreCommand(defaultConfig))
 	root.AddCommand(policyTree(), pass(), journalTree(), devicescmd.New(), benchTree(), updateTree(), peopleTree())
 	return root
 }

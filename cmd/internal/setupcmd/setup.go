@@ -1,0 +1,249 @@
+// Package setupcmd is "gatehouse setup": it gives the service the devices that
+// gate.yaml names, and no others.
+package setupcmd
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"gatehouse/cmd/internal/config"
+	"gatehouse/device/bus"
+	"gatehouse/device/catalog"
+	"gatehouse/device/options"
+)
+
+// Place of the drop-in, from the root of the file system.
+const dropIn = "etc/systemd/system/gatehouse.service.d/10-devices.conf"
+
+// New makes the command.
+func New(defaultConfig string) *cobra.Command {
+	var path, root string
+	var dry bool
+	c := &cobra.Command{
+		Use:   "setup",
+		Short: "Give the service the devices that gate.yaml names, and no others",
+		Args:  cobra.NoArgs,
+		Long: `setup reads the gate's configuration and writes which devices the service may open
+(DeviceAllow) and by which groups' rights (SupplementaryGroups), to
+/` + dropIn + `.
+Run it as root whenever a device is added to gate.yaml or taken from it, then
+restart the gate: systemctl restart gatehouse.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := config.Load(path)
+			if err != nil {
+				return err
+			}
+			rules, err := Rules(cfg, root)
+			if err != nil {
+				return err
+			}
+			text := rules.DropIn(path)
+			if dry {
+				_, err := cmd.OutOrStdout().Write(text)
+				return err
+			}
+			return install(cmd.Context(), cmd.OutOrStdout(), root, text, rules)
+		},
+	}
+	c.Flags().StringVarP(&path, "config", "c", defaultConfig, "the gate's configuration")
+	c.Flags().StringVar(&root, "root", "/", "`folder` of the system that is set up, for a card in another machine")
+	c.Flags().BoolVarP(&dry, "dry-run", "n", false, "print the file and change nothing")
+	return c
+}
+
+func install(ctx context.Context, out io.Writer, root string, text []byte, r Access) error {
+	file := filepath.Join(root, dropIn)
+	if old, err := os.ReadFile(file); err == nil && bytes.Equal(old, text) {
+		_, err := fmt.Fprintf(out, "%s is right already\n", file)
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return needsRoot(err)
+	}
+	tmp := file + ".new"
+	if err := os.WriteFile(tmp, text, 0o644); err != nil {
+		return needsRoot(err)
+	}
+	if err := os.Rename(tmp, file); err != nil {
+		return needsRoot(err)
+	}
+	fmt.Fprintf(out, "%s: the service may open %s\n", file, r)
+	for _, w := range r.Notes {
+		fmt.Fprintln(out, "note:", w)
+	}
+	if filepath.Clean(root) == "/" {
+		if _, err := os.Stat("/run/systemd/system"); err == nil {
+			if b, err := exec.CommandContext(ctx, "systemctl", "daemon-reload").CombinedOutput(); err != nil {
+				return fmt.Errorf("systemd does not read its units again: %w: %s", err, bytes.TrimSpace(b))
+			}
+		}
+	}
+	_, err := fmt.Fprintln(out, "next: gatehouse check, then: systemctl restart gatehouse")
+	return err
+}
+
+func needsRoot(err error) error {
+	err = fmt.Errorf("cannot write the service's devices: %w", err)
+	if errors.Is(err, fs.ErrPermission) {
+		err = fmt.Errorf("%w (run it as root: sudo gatehouse setup)", err)
+	}
+	return err
+}
+
+// Access is what the service is given.
+type Access struct {
+	Allow   []string // of DeviceAllow: "char-ttyUSB rw", "/dev/ttyAMA0 rw"
+	Groups  []string
+	Modules []string // that make the classes of devices known before one is plugged in
+	Notes   []string // for the installer
+}
+
+// String names the devices in a line.
+func (a Access) String() string {
+	if len(a.Allow) == 0 {
+		return "no device"
+	}
+	var names []string
+	for _, d := range a.Allow {
+		name, _, _ := strings.Cut(d, " ")
+		names = append(names, strings.TrimPrefix(name, "char-"))
+	}
+	return strings.Join(names, ", ")
+}
+
+// Rules finds what a configuration's devices need. Nothing is opened.
+func Rules(cfg *config.Gate, root string) (Access, error) {
+	b := bus.New()
+	if err := claim(b, cfg); err != nil {
+		return Access{}, err
+	}
+	var a Access
+	for _, c := range b.Claims() {
+		a.add(c, root)
+	}
+	for _, list := range []*[]string{&a.Allow, &a.Groups, &a.Modules} {
+		slices.Sort(*list)
+		*list = slices.Compact(*list)
+	}
+	return a, nil
+}
+
+// claim makes every device of the configuration, unopened, on the bus.
+func claim(b *bus.Bus, cfg *config.Gate) error {
+	env := catalog.Env{Bus: b, Log: slog.New(slog.DiscardHandler)}
+	var errs []error
+	for name, n := range cfg.Buses {
+		if err := b.Alias(name, n.At("i2c").Text()); err != nil {
+			errs = append(errs, n.Errorf("%v", err))
+		}
+	}
+	var nodes []options.Node
+	for _, p := range cfg.Passages {
+		nodes = append(nodes, p.Barrier, p.Beam, p.Door, p.Fire, p.Tamper, p.Exit, p.Position)
+	}
+	for _, l := range cfg.Lanes {
+		nodes = append(append(nodes, l.Scanners...), l.Thermometer, l.Indicator, l.Call, l.Panel)
+	}
+	for i, n := range nodes {
+		if !n.IsMap() {
+			continue
+		}
+		name := n.At("driver").Text()
+		if name == "" {
+			name = "gpio" // a contact's line
+		}
+		k := slices.IndexFunc(catalog.Drivers(), func(d catalog.Driver) bool { return d.Name == name })
+		if k < 0 {
+			errs = append(errs, n.Errorf("no driver is called %q", name))
+			continue
+		}
+		d := catalog.Drivers()[k]
+		n = n.Without("driver")
+		if d.Kind == catalog.KindSensor {
+			n = n.Without(catalog.ThermometerKeys()...)
+		}
+		if _, err := d.Open(env, fmt.Sprintf("device %d", i+1), n); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// add gives one claimed thing. USB adapters are given by their class: the same
+// adapter has another number after it was unplugged.
+func (a *Access) add(what, root string) {
+	give := func(group string, allow ...string) {
+		a.Allow = append(a.Allow, allow...)
+		a.Groups = append(a.Groups, group)
+	}
+	usb := func(class, module string) {
+		give("dialout", "char-"+class+" rw")
+		a.Modules = append(a.Modules, module)
+	}
+	node, isPath := strings.CutPrefix(what, "/dev/")
+	switch {
+	case strings.HasPrefix(what, "i2c-"):
+		name, _, _ := strings.Cut(what, " ")
+		give("i2c", "/dev/"+name+" rw")
+	case strings.HasPrefix(what, "input device "), strings.HasPrefix(node, "input/"):
+		give("input", "char-input r")
+	case !isPath:
+		give("gpio", "char-gpiochip rw")
+	case strings.HasPrefix(node, "ttyUSB"):
+		usb("ttyUSB", "usbserial")
+	case strings.HasPrefix(node, "ttyACM"):
+		usb("ttyACM", "cdc_acm")
+	case strings.HasPrefix(node, "tty"), strings.HasPrefix(node, "serial") && !strings.Contains(node, "/"):
+		give("dialout", what+" rw")
+	case strings.HasPrefix(node, "pts/"):
+		give("dialout", "char-pts rw")
+	default:
+		// A name of udev's, and what it points to is not plugged in.
+		usb("ttyUSB", "usbserial")
+		usb("ttyACM", "cdc_acm")
+		if _, err := os.Lstat(filepath.Join(root, what)); err != nil {
+			a.Notes = append(a.Notes, what+" is not there now: taken for a USB adapter (name it in /etc/udev/rules.d/70-gatehouse.rules)")
+		}
+	}
+}
+
+// DropIn is the text of the unit's drop-in.
+func (a Access) DropIn(conf string) []byte {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "# Written by \"gatehouse setup\" from %s; it is replaced when that runs again.\n", conf)
+	if len(a.Modules) > 0 {
+		b.WriteString("[Unit]\n# A class that is not known when the service starts would be left out.\n")
+		for _, key := range []string{"Wants", "After"} {
+			fmt.Fprintf(&b, "%s=", key)
+			for i, m := range a.Modules {
+				if i > 0 {
+					b.WriteByte(' ')
+				}
+				fmt.Fprintf(&b, "modprobe@%s.service", m)
+			}
+			b.WriteByte('\n')
+		}
+		b.WriteByte('\n')
+	}
+	b.WriteString("[Service]\nDeviceAllow=\n")
+	for _, d := range a.Allow {
+		fmt.Fprintf(&b, "DeviceAllow=%s\n", d)
+	}
+	b.WriteString("SupplementaryGroups=\n")
+	if len(a.Groups) > 0 {
+		fmt.Fprintf(&b, "SupplementaryGroups=%s\n", strings.Join(a.Groups, " "))
+	}
+	return b.Bytes()
+}
