@@ -158,6 +158,9 @@ func Open(ctx context.Context, path string, o Options) (*Journal, error) {
 	if err := j.load(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot open the journal %s: %w", path, err), j.closeAll())
 	}
+	if err := j.reserve(); err != nil {
+		j.log.Warn("there is no room for a reserve", "err", err)
+	}
 	return j, nil
 }
 
@@ -227,6 +230,7 @@ func (j *Journal) load(ctx context.Context) error {
 		j.size.Store(uint64(last.Int64) + 1)
 	}
 	j.acked.Store(uint64(acked.Int64))
+	j.stale.Store(true) // what the last run destroyed may still be in the WAL
 	if j.sealed, err = j.sealedSize(ctx); err != nil {
 		return err
 	}

@@ -3,9 +3,7 @@ package journal
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
-	"time"
 
 	"golang.org/x/mod/sumdb/tlog"
 
@@ -65,6 +63,9 @@ func (h hashes) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
 	}
 	return out, nil
 }
+
+// leafIndex is where the leaf of an entry stands among the stored hashes.
+func leafIndex(seq uint64) int64 { return tlog.StoredHashIndex(0, int64(seq)) }
 
 // seal brings the tree up to size leaves. It is done in steps, so that a lane
 // never waits long for the writer.
@@ -243,102 +244,6 @@ func (j *Journal) Proof(ctx context.Context, seq, size uint64) (tlog.RecordProof
 	}
 	p, err := tlog.ProveRecord(int64(size), int64(seq), hashes{ctx: ctx, db: j.db.R})
 	return p, blind, s.Line, err
-}
-
-// Purge destroys the content of acknowledged entries older than cut: the lines,
-// and with them the block keys that could confirm a guess. Survivors of a block
-// keep their own blinds. The leaf hashes stay, so every proof still verifies. It
-// returns how many entries were destroyed and records that in the journal.
-func (j *Journal) Purge(ctx context.Context, cut time.Time) (int, error) {
-	j.life.RLock()
-	defer j.life.RUnlock()
-	if err := j.seal(ctx, j.Size()); err != nil {
-		return 0, err
-	}
-	// The first entry that stays: entries are in the order of their times but
-	// for leaps of the clock, which end the search early and never destroy more.
-	var first uint64
-	var start sql.NullInt64
-	if err := j.db.R.QueryRowContext(ctx, "SELECT min(seq) FROM entry").Scan(&start); err != nil {
-		return 0, fmt.Errorf("cannot read the journal: %w", err)
-	}
-	first = uint64(start.Int64)
-	from := first
-	acked := j.Acked()
-scan:
-	for from < acked {
-		got, err := j.Read(ctx, from, 1000, 4<<20)
-		if err != nil {
-			return 0, err
-		}
-		if len(got) == 0 {
-			break
-		}
-		for _, s := range got {
-			if s.Seq >= acked {
-				break scan
-			}
-			if s.Line != nil {
-				e, err := edge.DecodeEntry(s.Line)
-				if err != nil {
-					return 0, fmt.Errorf("entry %d is damaged: %w", s.Seq, err)
-				}
-				if e.Stamp.Time >= cut.UnixMilli() {
-					break scan
-				}
-			}
-			from = s.Seq + 1
-		}
-	}
-	if from == first {
-		return 0, nil
-	}
-	if err := j.destroy(ctx, first, from); err != nil {
-		return 0, err
-	}
-	e := &edge.Entry{Kind: edge.KindPurge, Of: -1, Actor: "system", Stamp: j.o.Clock.Now(),
-		Data: []byte(fmt.Sprintf(`{"from":%d,"to":%d,"before":%d}`, first, from, cut.UnixMilli()))}
-	if _, err := j.Append(ctx, e, nil); err != nil {
-		return 0, fmt.Errorf("cannot record the purge: %w", err)
-	}
-	return int(from - first), nil
-}
-
-func (j *Journal) destroy(ctx context.Context, first, to uint64) error {
-	j.write.Lock()
-	defer j.write.Unlock()
-	last := (to - 1) / edge.BlockSize * edge.BlockSize // the block that may have survivors
-	return j.tx(ctx, func() error {
-		if _, err := j.conn.ExecContext(ctx, "PRAGMA secure_delete=ON"); err != nil {
-			return err
-		}
-		if to%edge.BlockSize != 0 {
-			var key []byte
-			err := j.conn.QueryRowContext(ctx, "SELECT key FROM block WHERE first=?", int64(last)).Scan(&key)
-			if err != nil && !errors.Is(err, sql.ErrNoRows) {
-				return err
-			}
-			if len(key) == len(edge.BlockKey{}) {
-				k := edge.BlockKey(key)
-				for seq := to; seq < last+edge.BlockSize && seq < j.size.Load(); seq++ {
-					b := k.Blind(seq)
-					if _, err := j.conn.ExecContext(ctx, "UPDATE entry SET blind=? WHERE seq=? AND blind IS NULL", b[:], int64(seq)); err != nil {
-						return err
-					}
-				}
-			}
-		}
-		if _, err := j.conn.ExecContext(ctx, "DELETE FROM entry WHERE seq<?", int64(to)); err != nil {
-			return err
-		}
-		if _, err := j.conn.ExecContext(ctx, "UPDATE block SET key=NULL WHERE first<=?", int64(last)); err != nil {
-			return err
-		}
-		if j.hasBlock && j.blockAt <= last {
-			j.hasBlock = false
-		}
-		return nil
-	})
 }
 
 // Rebuild derives every cell's local part from the entries, for comparison with

@@ -18,9 +18,10 @@ import (
 // Reader looks at a journal without writing to it, beside the daemon or on a
 // card in another machine.
 type Reader struct {
-	db    *sqlite.DB
-	name  string
-	epoch edge.Epoch
+	db     *sqlite.DB
+	name   string
+	epoch  edge.Epoch
+	former *former // nil = the present epoch
 }
 
 // Inspect opens a journal for reading.
@@ -59,10 +60,67 @@ func (r *Reader) Read(ctx context.Context, from uint64, maxEntries, maxBytes int
 }
 
 // journal lends the reading methods of Journal, which use db.R alone.
-func (r *Reader) journal() *Journal { return &Journal{db: r.db} }
+func (r *Reader) journal() *Journal { return &Journal{db: r.db, suffix: r.suffix()} }
+
+func (r *Reader) suffix() string {
+	if r.former == nil {
+		return ""
+	}
+	return suffixOf(r.epoch)
+}
+
+// Former looks at a former epoch that this journal has followed.
+func (r *Reader) Former(ctx context.Context, e edge.Epoch) (*Reader, error) {
+	all, err := formersOf(ctx, r.db.R)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range all {
+		if f.Epoch != e {
+			continue
+		}
+		if f.bare {
+			return nil, fmt.Errorf("epoch %s was dropped to make room: %w", e, edge.ErrPurged)
+		}
+		return &Reader{db: r.db, name: r.name, epoch: e, former: &f}, nil
+	}
+	return nil, fmt.Errorf("this journal follows no epoch %s: %w", e, edge.ErrUnknown)
+}
+
+// Formers are the former epochs, the oldest first.
+func (r *Reader) Formers(ctx context.Context) ([]edge.Epoch, error) {
+	all, err := formersOf(ctx, r.db.R)
+	var out []edge.Epoch
+	for _, f := range all {
+		out = append(out, f.Epoch)
+	}
+	return out, err
+}
+
+// Erasure asks the daemon to erase a pass, and Erased tells what became of it;
+// done is false while it has not been taken up.
+func (r *Reader) Erasure(ctx context.Context, pass edge.PassID, by string) error {
+	size, err := r.Size(ctx)
+	if err != nil {
+		return err
+	}
+	return requestErasure(ctx, r.db.W, pass, by, size)
+}
+
+// Erased tells what became of an erasure that was asked for.
+func (r *Reader) Erased(ctx context.Context, pass edge.PassID) (e Erased, done bool, err error) {
+	err = r.db.R.QueryRowContext(ctx, "SELECT gone, waiting, tried>0 FROM erasure WHERE pass=?", int64(pass)).Scan(&e.Gone, &e.Waiting, &done)
+	if err != nil {
+		err = fmt.Errorf("cannot read what became of the erasure: %w", err)
+	}
+	return e, done, err
+}
 
 // Size is how many entries the epoch has now.
 func (r *Reader) Size(ctx context.Context) (uint64, error) {
+	if r.former != nil {
+		return r.former.Size, nil
+	}
 	var last sql.NullInt64
 	if err := r.db.R.QueryRowContext(ctx, "SELECT max(seq) FROM entry").Scan(&last); err != nil {
 		return 0, fmt.Errorf("cannot read the journal: %w", err)
@@ -83,7 +141,9 @@ type Finding struct {
 type Report struct {
 	Origin   string
 	Size     uint64 // entries
-	Purged   uint64 // of them, the oldest, whose content is destroyed
+	Purged   uint64 // of them, those whose content is destroyed, by record
+	Away     uint64 // of them, those that only the community can read
+	Carried  uint64 // of them, those whose content is in the epoch that followed
 	Sealed   uint64 // whose leaves were on disk
 	Root     tlog.Hash
 	Findings []Finding
@@ -118,13 +178,18 @@ func (r *Reader) Verify(ctx context.Context, progress func(done, all uint64)) (*
 			rep.Findings = append(rep.Findings, Finding{seq, fmt.Sprintf(format, args...)})
 		}
 	}
-	var ok string
-	if err := r.db.R.QueryRowContext(ctx, "PRAGMA integrity_check(1)").Scan(&ok); err != nil {
-		bad(-1, "the database cannot be read: %v", err)
-	} else if ok != "ok" {
-		bad(-1, "the database is damaged: %s", ok)
+	if r.former == nil {
+		var ok string
+		if err := r.db.R.QueryRowContext(ctx, "PRAGMA integrity_check(1)").Scan(&ok); err != nil {
+			bad(-1, "the database cannot be read: %v", err)
+		} else if ok != "ok" {
+			bad(-1, "the database is damaged: %s", ok)
+		}
 	}
-	var err error
+	absent, err := r.absent(ctx)
+	if err != nil {
+		return rep, err
+	}
 	if rep.Size, err = r.Size(ctx); err != nil {
 		return rep, err
 	}
@@ -146,7 +211,7 @@ func (r *Reader) Verify(ctx context.Context, progress func(done, all uint64)) (*
 		for _, x := range hs {
 			i := int64(len(rep.leaves))
 			if have, sealed := stored[i]; sealed && have != x {
-				if i == tlog.StoredHashIndex(0, int64(n)) {
+				if i == leafIndex(n) {
 					bad(int64(n), "its content or its leaf hash was changed")
 				} else {
 					bad(int64(n), "a node of the tree above it was changed")
@@ -156,12 +221,21 @@ func (r *Reader) Verify(ctx context.Context, progress func(done, all uint64)) (*
 		}
 		return nil
 	}
-	leafOnly := func(n uint64) error {
-		h, sealed := stored[tlog.StoredHashIndex(0, int64(n))]
-		if !sealed {
-			bad(int64(n), "it is missing")
+	leafOnly := func(n uint64) error { return add(n, stored[leafIndex(n)]) }
+	gap := func(n uint64) error {
+		var count *uint64
+		for len(absent) > 0 && absent[0].end <= n {
+			absent = absent[1:]
 		}
-		return add(n, h)
+		if len(absent) > 0 && absent[0].first <= n {
+			count = absent[0].count(rep)
+		}
+		if _, known := stored[leafIndex(n)]; !known || count == nil {
+			bad(int64(n), "it is missing, and nothing says that it was destroyed")
+		} else {
+			*count++
+		}
+		return leafOnly(n)
 	}
 	for next < rep.Size {
 		if err := ctx.Err(); err != nil {
@@ -176,12 +250,7 @@ func (r *Reader) Verify(ctx context.Context, progress func(done, all uint64)) (*
 		}
 		for _, s := range got {
 			for ; next < s.Seq; next++ {
-				if _, sealed := stored[tlog.StoredHashIndex(0, int64(next))]; sealed && rep.Purged == next {
-					rep.Purged++
-				} else {
-					bad(int64(next), "it is missing")
-				}
-				if err := leafOnly(next); err != nil {
+				if err := gap(next); err != nil {
 					return rep, err
 				}
 			}
@@ -218,8 +287,13 @@ func (r *Reader) Verify(ctx context.Context, progress func(done, all uint64)) (*
 			progress(next, rep.Size)
 		}
 	}
+	for ; next < rep.Size; next++ {
+		if err := gap(next); err != nil {
+			return rep, err
+		}
+	}
 	for rep.Sealed < rep.Size {
-		if _, ok := stored[tlog.StoredHashIndex(0, int64(rep.Sealed))]; !ok {
+		if _, ok := stored[leafIndex(rep.Sealed)]; !ok {
 			break
 		}
 		rep.Sealed++
@@ -227,12 +301,54 @@ func (r *Reader) Verify(ctx context.Context, progress func(done, all uint64)) (*
 	if rep.Root, err = tlog.TreeHash(int64(rep.Size), rep.leaves); err != nil {
 		return rep, err
 	}
-	if rep.Purged == 0 && (rep.first == nil || len(rep.first.Data) == 0 || !carries(rep.first)) {
+	if rep.Purged+rep.Away == 0 && r.former == nil && (rep.first == nil || len(rep.first.Data) == 0 || !carries(rep.first)) {
 		if err := r.checkCells(ctx, cells, bad); err != nil {
 			return rep, err
 		}
 	}
 	return rep, nil
+}
+
+// absence is a run of entries whose content is not here, and why.
+type absence struct {
+	run
+	why string // gone, sealed, carried
+}
+
+func (a absence) count(rep *Report) *uint64 {
+	switch a.why {
+	case "sealed":
+		return &rep.Away
+	case "carried":
+		return &rep.Carried
+	}
+	return &rep.Purged
+}
+
+// absent lists the entries whose content may be missing, in order.
+func (r *Reader) absent(ctx context.Context) ([]absence, error) {
+	q := "SELECT first, end, 'gone' FROM gone" + r.suffix()
+	var args []any
+	if r.former == nil {
+		q += " UNION ALL SELECT first, first+count, 'sealed' FROM sealed"
+	} else {
+		q += " UNION ALL SELECT ?, ?, 'carried'"
+		args = []any{int64(r.former.Forked), int64(r.former.Size)}
+	}
+	rows, err := r.db.R.QueryContext(ctx, q+" ORDER BY 1, 2", args...)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the deletion records: %w", err)
+	}
+	defer rows.Close()
+	var out []absence
+	for rows.Next() {
+		var a absence
+		if err := rows.Scan(&a.first, &a.end, &a.why); err != nil {
+			return nil, fmt.Errorf("cannot read the deletion records: %w", err)
+		}
+		out = append(out, a)
+	}
+	return out, rows.Err()
 }
 
 // carries reports whether an epoch began with the state of a parent, so that its
@@ -268,7 +384,7 @@ func (r *Reader) checkCells(ctx context.Context, want map[edge.Cell]int64, bad f
 }
 
 func (r *Reader) hashes(ctx context.Context) (map[int64]tlog.Hash, error) {
-	rows, err := r.db.R.QueryContext(ctx, "SELECT i, h FROM hash")
+	rows, err := r.db.R.QueryContext(ctx, "SELECT i, h FROM hash"+r.suffix())
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the tree: %w", err)
 	}
@@ -288,21 +404,54 @@ func (r *Reader) hashes(ctx context.Context) (map[int64]tlog.Hash, error) {
 }
 
 // Since says what became of an earlier head: that today's log extends it, or how
-// it does not.
-func (rep *Report) Since(h edge.Head) (string, bool) {
-	switch {
-	case h.Origin != rep.Origin:
-		var l lineage
-		if rep.first != nil && json.Unmarshal(rep.first.Data, &l) == nil && h.Origin == rep.Origin[:len(rep.Origin)-16]+l.Parent.String() {
-			lost := uint64(0)
-			if h.Size > l.Forked {
-				lost = h.Size - l.Forked
-			}
-			return fmt.Sprintf("the head is of the parent epoch %s: this epoch goes on after its first %d entries and carries %d more; of the head's %d entries %d are not in the parent as the server has it (communityd verify tells the rest)",
-				l.Parent, l.Forked, l.Size-l.Forked, h.Size, lost), lost == 0
-		}
-		return fmt.Sprintf("the head is of another log: %s", h.Origin), false
-	case h.Size > rep.Size:
+// it does not. A head of a former epoch is proved against that epoch's tree, which
+// stays here; what follows its fork must have been carried over, and what was not
+// is counted.
+func (r *Reader) Since(ctx context.Context, rep *Report, h edge.Head) (string, bool, error) {
+	if h.Origin == rep.Origin {
+		text, ok := rep.extends(h)
+		return text, ok, nil
+	}
+	at := len(h.Origin) - len(r.epoch.String()) - 1
+	if at < 0 || h.Origin[:at] != r.name {
+		return fmt.Sprintf("the head is of another log: %s", h.Origin), false, nil
+	}
+	epoch, err := edge.ParseEpoch(h.Origin[at+1:])
+	if err != nil {
+		return fmt.Sprintf("the head is of another log: %s", h.Origin), false, nil
+	}
+	f, err := r.Former(ctx, epoch)
+	if errors.Is(err, edge.ErrUnknown) || errors.Is(err, edge.ErrPurged) {
+		return fmt.Sprintf("%v; communityd verify has the rest", err), false, nil
+	}
+	if err != nil {
+		return "", false, err
+	}
+	was, err := f.Verify(ctx, nil)
+	if err != nil {
+		return "", false, err
+	}
+	text, ok := was.extends(h)
+	for _, x := range was.Findings {
+		text += fmt.Sprintf("; entry %d of epoch %s: %s", x.Seq, epoch, x.Text)
+		ok = false
+	}
+	// Only what the head speaks of counts.
+	end := min(h.Size, f.former.Size)
+	stand := min(end, f.former.Forked)
+	carried, err := r.carriedFrom(ctx, f, end)
+	if err != nil {
+		return "", false, err
+	}
+	lost := h.Size - stand - carried
+	text = fmt.Sprintf("epoch %s has ended: %s. Of the head's %d entries %d stand at the server, %d were carried into the epoch that followed, %d are lost",
+		epoch, text, h.Size, stand, carried, lost)
+	return text, ok && lost == 0, nil
+}
+
+// extends compares a head with the report's own tree.
+func (rep *Report) extends(h edge.Head) (string, bool) {
+	if h.Size > rep.Size {
 		return fmt.Sprintf("the journal has %d entries, the head had %d: %d are lost", rep.Size, h.Size, h.Size-rep.Size), false
 	}
 	root, err := tlog.TreeHash(int64(h.Size), rep.leaves)
@@ -312,7 +461,82 @@ func (rep *Report) Since(h edge.Head) (string, bool) {
 	if root != tlog.Hash(h.Root) {
 		return fmt.Sprintf("the first %d entries are not those of the head: something was changed", h.Size), false
 	}
-	return fmt.Sprintf("the head over %d entries is extended by today's %d: nothing was changed or removed", h.Size, rep.Size), true
+	return fmt.Sprintf("the head over %d entries is extended by %d: nothing was changed or removed", h.Size, rep.Size), true
+}
+
+// carriedFrom counts the entries of a former epoch, below end, that the epoch after
+// it carries, with a leaf that is the former's wherever its blind is known.
+func (r *Reader) carriedFrom(ctx context.Context, f *Reader, end uint64) (uint64, error) {
+	all, err := r.Formers(ctx)
+	if err != nil {
+		return 0, err
+	}
+	child := &Reader{db: r.db, name: r.name, epoch: r.epoch, former: r.former}
+	for i, e := range all {
+		if e == f.epoch && i+1 < len(all) {
+			if child, err = r.Former(ctx, all[i+1]); err != nil {
+				return 0, err
+			}
+		}
+	}
+	size, err := child.Size(ctx)
+	if err != nil {
+		return 0, err
+	}
+	stored, err := f.hashes(ctx)
+	if err != nil {
+		return 0, err
+	}
+	keys, err := f.journal().keysByFirst(ctx, 0, f.former.Size)
+	if err != nil {
+		return 0, err
+	}
+	count := uint64(0)
+	absent, err := child.absent(ctx)
+	if err != nil {
+		return 0, err
+	}
+	for _, a := range absent { // carried, and past its retention since
+		for at := max(a.first, 1); a.why == "gone" && at < a.end && f.former.Forked+at-1 < end; at++ {
+			count++
+		}
+	}
+	// They are the first of their epoch: one for each that was carried at most.
+	for from := uint64(0); from < min(size, 1+f.former.Size-f.former.Forked); {
+		got, err := child.Read(ctx, from, 1000, 4<<20)
+		if err != nil {
+			return 0, err
+		}
+		if len(got) == 0 {
+			break
+		}
+		for _, s := range got {
+			from = s.Seq + 1
+			e, err := edge.DecodeEntry(s.Line)
+			if err != nil || e.Kind != edge.KindCarried {
+				continue
+			}
+			var c struct {
+				carriedSealed
+				Entry json.RawMessage `json:"entry"`
+			}
+			if json.Unmarshal(e.Data, &c) != nil || c.Seq >= end || c.Seq < f.former.Forked && c.Count == 0 {
+				continue
+			}
+			if c.Count > 0 {
+				count += min(end, c.Seq+c.Count) - max(c.Seq, f.former.Forked)
+				continue
+			}
+			if blind, err := blindOf(edge.Stored{Seq: c.Seq}, keys); err == nil {
+				leaf := edge.LeafData(blind, c.Entry)
+				if tlog.RecordHash(leaf[:]) != stored[leafIndex(c.Seq)] {
+					continue // not what it was: it counts as lost
+				}
+			}
+			count++
+		}
+	}
+	return count, nil
 }
 
 // Prove makes the proof that an entry is in the log, under the head that the

@@ -70,17 +70,25 @@ func TestVerifyClean(t *testing.T) {
 	if len(rep.Findings) != 0 || rep.Size != 701 || rep.Root != [32]byte(last.Root) {
 		t.Fatalf("%+v", rep.Findings)
 	}
-	if text, ok := rep.Since(early); !ok {
+	since := func(h edge.Head) (string, bool) {
+		t.Helper()
+		text, ok, err := r.Since(context.Background(), rep, h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text, ok
+	}
+	if text, ok := since(early); !ok {
 		t.Error(text)
 	}
 	forged := early
 	forged.Root[3] ^= 1
-	if text, ok := rep.Since(forged); ok || !strings.Contains(text, "something was changed") {
+	if text, ok := since(forged); ok || !strings.Contains(text, "something was changed") {
 		t.Error(text)
 	}
 	longer := last
 	longer.Size += 5
-	if text, ok := rep.Since(longer); ok || !strings.Contains(text, "5 are lost") {
+	if text, ok := since(longer); ok || !strings.Contains(text, "5 are lost") {
 		t.Error(text)
 	}
 	p, err := r.Prove(context.Background(), rep, 123)

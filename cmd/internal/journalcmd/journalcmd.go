@@ -90,7 +90,10 @@ a line each), signed or not. Status 1 when anything is wrong.`,
 				if err != nil {
 					return fmt.Errorf("%s: %w", since, err)
 				}
-				said, ok := rep.Since(h)
+				said, ok, err := r.Since(ctx, rep, h)
+				if err != nil {
+					return err
+				}
 				fmt.Fprintln(out, said)
 				bad = bad || !ok
 			}

@@ -1,0 +1,159 @@
+package journal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"gatehouse/edge"
+)
+
+// clean empties the WAL after something was destroyed: it still holds the pages as
+// they were.
+func (j *Journal) clean(ctx context.Context) error {
+	if !j.stale.Load() {
+		return nil
+	}
+	j.write.Lock()
+	defer j.write.Unlock()
+	ok, err := j.db.Truncate(ctx)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return errors.New("somebody is reading")
+	}
+	j.stale.Store(false)
+	return nil
+}
+
+// reservePath is the file that holds room back.
+func (j *Journal) reservePath() string { return j.db.Path() + ".reserve" }
+
+// reserve takes the room that is held back for a full medium. Without it, the
+// deletions that make room could not be written.
+func (j *Journal) reserve() error {
+	if j.o.Reserve <= 0 {
+		return nil
+	}
+	f, err := os.OpenFile(j.reservePath(), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return fmt.Errorf("cannot hold room back: %w", err)
+	}
+	err = unix.Fallocate(int(f.Fd()), 0, 0, j.o.Reserve)
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		err = nil // a file system that cannot promise room
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return errors.Join(fmt.Errorf("cannot hold room back: %w", err), os.Remove(j.reservePath()))
+	}
+	return nil
+}
+
+// roomBlocks is how many blocks of entries Relieve destroys at a time.
+const roomBlocks = 8
+
+// Relieve makes room on a full medium: one step, of the first of these that there
+// is something of. It reports whether anything was freed; false means that nothing
+// may go any more, since entries that the server has not receipted are never
+// dropped.
+//
+//  1. content of former epochs, which stands at the server or was carried over
+//  2. the trees of former epochs
+//  3. content that the server has receipted, the oldest first, before its retention
+//
+// Each step gives the database's free pages and the WAL back to the file system.
+// The reserve is opened for the step and taken again when there is room.
+func (j *Journal) Relieve(ctx context.Context) (freed bool, err error) {
+	j.purging.Lock()
+	defer j.purging.Unlock()
+	j.life.RLock()
+	defer j.life.RUnlock()
+	if err := os.Remove(j.reservePath()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, fmt.Errorf("cannot make room: %w", err)
+	}
+	if freed, err = j.relieve(ctx); err != nil {
+		return false, fmt.Errorf("cannot make room: %w", err)
+	}
+	if err := j.shrink(ctx); err != nil {
+		return false, fmt.Errorf("cannot make room: %w", err)
+	}
+	if freed {
+		if err := j.reserve(); err != nil {
+			j.log.Warn("the reserve is in use", "err", err)
+		}
+	}
+	return freed, nil
+}
+
+func (j *Journal) relieve(ctx context.Context) (bool, error) {
+	if err := j.seal(ctx, j.Size()); err != nil {
+		return false, err
+	}
+	if err := j.dropDelivered(ctx); err != nil {
+		return false, err
+	}
+	lives, err := j.lives(ctx)
+	if err != nil {
+		return false, err
+	}
+	for _, l := range lives[:len(lives)-1] {
+		if n, err := j.destroySome(ctx, l); n > 0 || err != nil {
+			return n > 0, err
+		}
+	}
+	if len(lives) > 1 {
+		return true, j.strip(ctx, lives[0])
+	}
+	n, err := j.destroySome(ctx, lives[0])
+	return n > 0, err
+}
+
+// destroySome destroys the oldest receipted content of an epoch.
+func (j *Journal) destroySome(ctx context.Context, l life) (int, error) {
+	first, some := uint64(0), false
+	return j.destroyWhere(ctx, l, deletion{Why: "space"}, func(seq uint64, e *edge.Entry) (bool, bool) {
+		if !some {
+			first, some = seq&^(edge.BlockSize-1), true
+		}
+		goes := e == nil || e.Kind != edge.KindPurge || l.suffix != ""
+		return goes, seq < l.acked && seq < first+roomBlocks*edge.BlockSize
+	})
+}
+
+// strip drops what is left of a former epoch.
+func (j *Journal) strip(ctx context.Context, l life) error {
+	j.write.Lock()
+	defer j.write.Unlock()
+	return j.tx(ctx, func() error {
+		for _, t := range []string{"entry", "block", "hash", "gone"} {
+			if _, err := j.conn.ExecContext(ctx, "DROP TABLE "+t+l.suffix); err != nil {
+				return err
+			}
+		}
+		_, err := j.conn.ExecContext(ctx, "UPDATE former SET bare=1 WHERE epoch=?", l.epoch.String())
+		return err
+	})
+}
+
+// shrink gives free pages and the WAL back to the file system.
+func (j *Journal) shrink(ctx context.Context) error {
+	j.write.Lock()
+	defer j.write.Unlock()
+	rows, err := j.conn.QueryContext(ctx, "PRAGMA incremental_vacuum")
+	if err != nil {
+		return err
+	}
+	for rows.Next() {
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return err
+	}
+	ok, err := j.db.Truncate(ctx)
+	j.stale.Store(!ok || err != nil)
+	return err
+}
