@@ -16,8 +16,9 @@ import (
 )
 
 const (
-	chunkAgain   = 5 * time.Second // a chunk that several gates want goes out once in this time
-	announcePoll = time.Second     // how often what other processes publish or order is looked for
+	chunkAgain   = 5 * time.Second        // how long it is remembered that a chunk went out
+	chunkLeast   = 250 * time.Millisecond // between two publications of one chunk, whoever asks
+	announcePoll = time.Second            // how often what other processes publish or order is looked for
 )
 
 // answerLoop sees to everything gates send but their journals.
@@ -80,7 +81,8 @@ func (s *Server) answer(ctx context.Context, m asked, published map[string]time.
 		}
 	}
 	for _, h := range q.Want {
-		if _, lately := published[h]; lately {
+		// What went out since the gate asked has reached it, too.
+		if t, ok := published[h]; ok && (t.After(m.at) || now.Sub(t) < chunkLeast) {
 			continue
 		}
 		topic, payload, err := s.store.publication(ctx, g.site, h)
@@ -93,7 +95,7 @@ func (s *Server) answer(ctx context.Context, m asked, published map[string]time.
 		if err := s.t.Publish(ctx, topic, payload, false); err != nil {
 			return err
 		}
-		published[h] = now
+		published[h] = time.Now()
 	}
 	return nil
 }

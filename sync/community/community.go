@@ -76,6 +76,7 @@ type asked struct {
 	gateName
 	channel wire.Channel
 	payload []byte
+	at      time.Time // it arrived
 }
 
 // Open opens the store, an SQLite file or a postgres:// address, and brings its
@@ -113,7 +114,7 @@ func (s *Server) Attach(t Transport) {
 		t.Subscribe(wire.Topic("+", "+", c), func(topic string, payload []byte) {
 			if g, c, ok := s.from(topic); ok {
 				select {
-				case s.asked <- asked{g, c, payload}:
+				case s.asked <- asked{g, c, payload, time.Now()}:
 				default:
 					s.dropped.Add(1) // the gate asks again
 				}
@@ -126,7 +127,7 @@ func (s *Server) Attach(t Transport) {
 			return
 		}
 		select {
-		case s.asked <- asked{gateName{site, enrol}, code, payload}:
+		case s.asked <- asked{gateName{site, enrol}, code, payload, time.Now()}:
 		default:
 			s.dropped.Add(1) // the device asks again
 		}
