@@ -157,6 +157,7 @@ func TestPostgres(t *testing.T) {
 		"revoked":     testRevoked,
 		"hostile":     testHostileTexts,
 		"local":       testLocal,
+		"enrol":       testEnrol,
 		"killed":      func(t *testing.T, where string) { testKilled(t, where, kills(t, 20)) },
 	} {
 		t.Run(name, func(t *testing.T) { f(t, c.newDatabase(t, name)) })

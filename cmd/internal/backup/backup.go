@@ -4,7 +4,8 @@
 // The file is a tar archive, compressed with zstd, encrypted with age. The device's
 // own keys are never in it: the gate's name stays, the device is another one, which
 // enrols, begins a new epoch of the journal, and is approved anew. The site's key is
-// in it, because without it no card of the roster can be found.
+// in it, because without it no card of the roster can be found; the console's own authority
+// is not: tablets are told of the new one.
 package backup
 
 import (
@@ -50,11 +51,15 @@ const (
 	manifestName = "manifest.json"
 	journalName  = "journal.db"
 	registryName = "registry.db"
+	accountsName = "accounts.db" // of the console; a gate may have none
 	siteName     = "site.key"
 	recoveryName = "recovery.pub"
 	configFolder = "config/"
 	suffix       = ".backup"
 )
+
+// mayLack are the members that a backup may be without.
+var mayLack = []string{siteName, recoveryName, accountsName}
 
 // recoveryFile keeps the recovery key's public half.
 func recoveryFile(cfg *config.Gate) string { return filepath.Join(cfg.State, recoveryName) }
@@ -128,7 +133,10 @@ func Write(ctx context.Context, cfg *config.Gate, configPath, out, program strin
 	}
 	defer os.RemoveAll(tmp)
 	// The registry first: what the journal has beyond it, it catches up at the start.
-	for _, name := range []string{registryName, journalName} {
+	for _, name := range []string{registryName, accountsName, journalName} {
+		if _, err := os.Stat(filepath.Join(cfg.State, name)); errors.Is(err, fs.ErrNotExist) && name == accountsName {
+			continue
+		}
 		if err := sqlite.Copy(ctx, filepath.Join(cfg.State, name), filepath.Join(tmp, name)); err != nil {
 			return "", err
 		}
@@ -184,7 +192,7 @@ func pack(cfg *config.Gate, configPath, copies, program string, now time.Time, w
 	}
 	file := func(name, path string) error {
 		f, err := os.Open(path)
-		if errors.Is(err, fs.ErrNotExist) && (name == siteName || name == recoveryName) {
+		if errors.Is(err, fs.ErrNotExist) && slices.Contains(mayLack, name) {
 			return nil
 		}
 		if err != nil {
@@ -211,7 +219,7 @@ func pack(cfg *config.Gate, configPath, copies, program string, now time.Time, w
 		errs = append(errs, file(configFolder+filepath.ToSlash(rel), p))
 	}
 	errs = append(errs, file(siteName, site), file(recoveryName, recoveryFile(cfg)),
-		file(registryName, filepath.Join(copies, registryName)), file(journalName, filepath.Join(copies, journalName)))
+		file(registryName, filepath.Join(copies, registryName)), file(accountsName, filepath.Join(copies, accountsName)), file(journalName, filepath.Join(copies, journalName)))
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
@@ -267,7 +275,7 @@ func Restore(_ context.Context, backup io.Reader, key, configPath string) (_ *co
 		if err != nil {
 			return fail("the backup is damaged: %w", err)
 		}
-		known := slices.Contains([]string{journalName, registryName, siteName, recoveryName}, h.Name) || strings.HasPrefix(h.Name, configFolder)
+		known := slices.Contains([]string{journalName, registryName, accountsName, siteName, recoveryName}, h.Name) || strings.HasPrefix(h.Name, configFolder)
 		if !known || !filepath.IsLocal(h.Name) || h.Typeflag != tar.TypeReg {
 			return fail("the backup holds %q, which belongs in none", h.Name)
 		}
@@ -305,9 +313,9 @@ func Restore(_ context.Context, backup io.Reader, key, configPath string) (_ *co
 	}
 	// The journal last: with it the gate is restored.
 	for _, f := range []struct{ name, to string }{{siteName, site}, {recoveryName, recoveryFile(placed)},
-		{registryName, filepath.Join(placed.State, registryName)}, {journalName, filepath.Join(placed.State, journalName)}} {
+		{registryName, filepath.Join(placed.State, registryName)}, {accountsName, filepath.Join(placed.State, accountsName)}, {journalName, filepath.Join(placed.State, journalName)}} {
 		from := filepath.Join(work, f.name)
-		if _, err := os.Stat(from); errors.Is(err, fs.ErrNotExist) && f.name != journalName && f.name != registryName {
+		if _, err := os.Stat(from); errors.Is(err, fs.ErrNotExist) && slices.Contains(mayLack, f.name) {
 			continue
 		}
 		if err := place(from, f.to, placed.State); err != nil {
