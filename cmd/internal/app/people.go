@@ -159,6 +159,10 @@ func (a *App) showFirstCode(code string) error {
 	var errs []error
 	for _, name := range firstCodeFiles(a.cfg) {
 		if code == "" {
+			// A terminal that the code was written to stays.
+			if st, err := os.Lstat(name); err == nil && !st.Mode().IsRegular() {
+				continue
+			}
 			if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				errs = append(errs, err)
 			}

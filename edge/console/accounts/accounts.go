@@ -125,6 +125,7 @@ type Accounts struct {
 	mu         sync.Mutex
 	challenges map[string]challenge
 	draining   sync.Mutex
+	ending     sync.Mutex // held while it is looked who would be left
 	wake       chan struct{}
 }
 

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
+	"pgregory.net/rapid"
 
 	"gatehouse/edge"
 	"gatehouse/edge/clock"
@@ -580,6 +581,84 @@ func TestShiftsEndWhenRelieved(t *testing.T) {
 	if _, err := a.Session(ctx, inst.Session); !errors.Is(err, edge.ErrUnknown) {
 		t.Error(err)
 	}
+}
+
+// Two who leave at the same moment do not leave the gate alone.
+func TestLeavingAtOnce(t *testing.T) {
+	a, _, _ := fresh(t)
+	add(t, a, Guard, 7)
+	add(t, a, Guard, 8)
+	for range 30 {
+		var wg sync.WaitGroup
+		gone := make(chan error, 2)
+		for _, who := range []string{"7", "8"} {
+			tok := login(t, a, who)
+			wg.Go(func() { gone <- a.Leave(context.Background(), tok.Session) })
+		}
+		wg.Wait()
+		if n := acting(t, a); n == 0 {
+			t.Fatalf("nobody is left: %v %v", <-gone, <-gone)
+		}
+	}
+}
+
+// acting counts the sessions of those who answer for the lanes.
+func acting(t testing.TB, a *Accounts) int {
+	t.Helper()
+	var n int
+	if err := a.db.R.QueryRow("SELECT count(*) FROM sessions WHERE role IN ('guard', 'supervisor', 'manager')").Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// Whatever people do with their own sessions, and whatever the clock does, from
+// the first login on there is always somebody who answers for the lanes.
+func TestSomebodyIsAlwaysThere(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		a, c, _ := open(t, filepath.Join(t.TempDir(), "accounts.db"), Options{})
+		defer func() { _ = a.Close() }()
+		ctx := t.Context()
+		for i, r := range []Role{Manager, Supervisor, Guard, Guard, Installer} {
+			add(t, a, r, int64(i+1))
+		}
+		who := rapid.SampledFrom([]string{"1", "2", "3", "4", "5", "9"})
+		secret := rapid.SampledFrom([]string{pin, pin, pin, "wrong"})
+		tokens := []string{login(t, a, "3").Session}
+		some := func(rt *rapid.T) string { return rapid.SampledFrom(tokens).Draw(rt, "token") }
+		keep := func(tok Token, _ Session, err error) {
+			if err == nil {
+				tokens = append(tokens, tok.Session)
+			}
+		}
+		rt.Repeat(map[string]func(*rapid.T){
+			"login": func(rt *rapid.T) {
+				keep(a.Login(ctx, Login{Who: who.Draw(rt, "who"), Secret: secret.Draw(rt, "secret")}))
+			},
+			"hand over": func(rt *rapid.T) {
+				keep(a.HandOver(ctx, some(rt), Login{Who: who.Draw(rt, "who"), Secret: secret.Draw(rt, "secret")}))
+			},
+			"leave": func(rt *rapid.T) { _ = a.Leave(ctx, some(rt)) },
+			"look":  func(rt *rapid.T) { _, _ = a.Session(ctx, some(rt)) },
+			"time":  func(rt *rapid.T) { c.Advance(time.Duration(rapid.Int64Range(1, 20*3600).Draw(rt, "s")) * time.Second) },
+			"leap": func(rt *rapid.T) {
+				s := c.Now()
+				s.Time += rapid.Int64Range(-400*24*3600_000, 400*24*3600_000).Draw(rt, "ms")
+				s.Clock = rapid.SampledFrom([]edge.ClockState{edge.ClockSynced, edge.ClockUnset, edge.ClockHoldover}).Draw(rt, "clock")
+				c.Set(s)
+			},
+			"restart": func(rt *rapid.T) {
+				s := c.Now()
+				s.Boot, s.Mono = fmt.Sprintf("%08x", rapid.Uint32().Draw(rt, "boot")), 1000
+				c.Set(s)
+			},
+			"": func(rt *rapid.T) {
+				if acting(t, a) == 0 {
+					rt.Fatal("nobody is there")
+				}
+			},
+		})
+	})
 }
 
 // A login that cannot be recorded does not happen.

@@ -151,6 +151,10 @@ func (a *Accounts) Session(ctx context.Context, token string) (Session, error) {
 	}
 	s.Began = time.UnixMilli(began)
 	stamp := a.now()
+	if s.Role.Acts() && stamp.Time-began > shift.Milliseconds() {
+		a.ending.Lock()
+		defer a.ending.Unlock()
+	}
 	now := stamp.Time
 	over := until != 0 && now >= until && stamp.Clock.Trusted()
 	if s.Role.Acts() {
@@ -193,6 +197,8 @@ func (a *Accounts) Leave(ctx context.Context, token string) error {
 		return err
 	}
 	if s.Role.Acts() {
+		a.ending.Lock()
+		defer a.ending.Unlock()
 		there, err := a.others(ctx, token, 0)
 		if err != nil {
 			return err
