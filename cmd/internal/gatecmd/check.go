@@ -68,6 +68,7 @@ func check(ctx context.Context, r *report, path string) {
 	if st, err := os.Stat(cfg.State); err == nil && st.Mode().Perm()&0o077 != 0 {
 		r.fail("state folder", fmt.Errorf("%s can be read by others (mode %o): chmod 700 %s", cfg.State, st.Mode().Perm(), cfg.State))
 	}
+	listen := cfg.Console.Listen
 	cfg.Console.Listen = ""
 	a, err := app.Build(ctx, cfg, app.Options{Version: version.String(), Build: version.Built(), Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
@@ -115,6 +116,9 @@ func check(ctx context.Context, r *report, path string) {
 		if p.Barrier.IsMap() && p.Fire.IsZero() {
 			r.warn(p.Name+" fire input", "none: wire the fire panel's contact in series with the lock's supply, and here so that it is recorded")
 		}
+	}
+	if listen != "" {
+		checkConsole(ctx, r, cfg)
 	}
 	checkServer(ctx, r, cfg)
 }
