@@ -105,11 +105,12 @@ type Console struct {
 	mu       sync.Mutex
 	watchers int
 	pieces   map[string]piece
+	views    map[string]time.Time // of personal data, by session and right
 }
 
 // New opens the console's port.
 func New(cfg Config, deps Deps) (*Console, error) {
-	c := &Console{cfg: cfg, deps: deps, pieces: map[string]piece{}, once: newOnce(), meter: newMeter(), again: holdsEvery}
+	c := &Console{cfg: cfg, deps: deps, pieces: map[string]piece{}, views: map[string]time.Time{}, once: newOnce(), meter: newMeter(), again: holdsEvery}
 	if len(c.cfg.Languages) == 0 {
 		c.cfg.Languages = []string{"zh-Hans", "en"}
 	}

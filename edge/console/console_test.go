@@ -401,7 +401,7 @@ func TestJournalPages(t *testing.T) {
 	// Who looked at whom.
 	c.request("GET", "/passes?name=x", nil, me)
 	want := "access guard:7 map[page:passes passes:[7]]"
-	if len(recorded) != 4 || recorded[3] != want {
+	if len(recorded) != 5 || recorded[0] != "access guard:7 map[view:read_journal]" || recorded[4] != want {
 		t.Errorf("recorded %q", recorded)
 	}
 	c.deps.Record = func(context.Context, edge.Kind, string, any) error { return errors.New("disk full") }

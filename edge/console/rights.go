@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"gatehouse/edge"
 	"gatehouse/edge/console/accounts"
 )
 
@@ -62,6 +63,13 @@ var holders = map[right][]accounts.Role{
 	charts:         {accounts.Supervisor, accounts.Manager, accounts.Inspector},
 	report:         {accounts.Guard, accounts.Supervisor, accounts.Manager, accounts.Inspector},
 }
+
+// personal are the rights that show somebody's data on pages that name no single
+// pass; that they were looked at is in the journal once an hour and session. Pages
+// that name passes say which, each time.
+var personal = []right{watch, readJournal, seeInside, controlRoom, visitors, report}
+
+const viewedFor = time.Hour
 
 func has(role accounts.Role, what right) bool {
 	return what == public || slices.Contains(holders[what], role)
@@ -184,6 +192,12 @@ func (c *Console) guarded(rt route) http.HandlerFunc {
 		if r.Method == http.MethodPost && !c.parse(w, r) {
 			return
 		}
+		// Who answers for the people at a lane sees them also when the journal takes
+		// nothing more: then they are needed most.
+		if r.Method == http.MethodGet && slices.Contains(personal, rt.who) && c.viewed(r, token, rt.who) != nil && (rt.who != watch || !has(s.Role, act)) {
+			http.Error(w, c.say(r, "console.failed"), http.StatusServiceUnavailable)
+			return
+		}
 		if rt.class == forms && !c.once.take(token, r.PostForm.Get("once")) {
 			c.stale(w, r)
 			return
@@ -205,6 +219,28 @@ func (c *Console) guarded(rt route) http.HandlerFunc {
 		}
 		rt.handle(w, r)
 	}
+}
+
+// viewed journals that somebody looks at a kind of personal data, before they see
+// it.
+func (c *Console) viewed(r *http.Request, token string, what right) error {
+	key := token + "\x00" + string(what)
+	c.mu.Lock()
+	at, ok := c.views[key]
+	c.mu.Unlock()
+	if ok && time.Since(at) < viewedFor {
+		return nil
+	}
+	if err := c.record(r.Context(), edge.KindAccess, actorOf(r), map[string]any{"view": string(what)}); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.views) >= maxCallers {
+		clear(c.views) // what is forgotten is journalled once more
+	}
+	c.views[key] = time.Now()
+	return nil
 }
 
 // holdsEvery is how often a stream asks whether its session still holds.

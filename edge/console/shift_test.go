@@ -266,6 +266,35 @@ func TestInspectorReads(t *testing.T) {
 	}
 }
 
+// That somebody looked is in the journal before they see anything, once an hour;
+// whoever answers for a lane sees it also when the journal is full.
+func TestViewsAreRecorded(t *testing.T) {
+	s := newStreet()
+	c := newConsole(t, s)
+	c.deps.Record = s.record
+	guard, inspector := c.cookieOf("guard:7"), c.inspector12(t)
+	s.recorded = nil
+	for range 3 {
+		for _, path := range []string{"/", "/journal", "/rules"} {
+			c.request("GET", path, nil, guard)
+			c.request("GET", path, nil, inspector)
+		}
+	}
+	want := "access guard:7 map[view:watch]\naccess inspector:12 map[view:watch]\naccess guard:7 map[view:read_journal]\naccess inspector:12 map[view:read_journal]"
+	if got := strings.Join(s.recorded, "\n"); got != want {
+		t.Errorf("recorded:\n%s", got)
+	}
+	clear(c.views)
+	s.disk = errors.New("disk full")
+	for path, want := range map[string][2]int{"/": {200, 503}, "/journal": {503, 503}} {
+		for i, who := range []string{guard, inspector} {
+			if w := c.request("GET", path, nil, who); w.Code != want[i] {
+				t.Errorf("%s: %d, want %d", path, w.Code, want[i])
+			}
+		}
+	}
+}
+
 // A stream ends when its session does.
 func TestStreamEndsWithItsSession(t *testing.T) {
 	c := newConsole(t, newStreet())
