@@ -389,8 +389,8 @@ func (j *Journal) commit(ctx context.Context, batch []*request, meta map[string]
 	defer func() {
 		if err != nil {
 			j.block, j.blockAt, j.hasBlock = block, blockAt, hasBlock
-			_, rerr := j.stmts.rollback.ExecContext(ctx)
-			err = errors.Join(fmt.Errorf("cannot write the journal: %w", err), rerr)
+			j.rollback(ctx)
+			err = fmt.Errorf("cannot write the journal: %w", err)
 		}
 	}()
 	for k, v := range meta {
@@ -432,8 +432,8 @@ func (j *Journal) commit(ctx context.Context, batch []*request, meta map[string]
 		wrote = true
 	}
 	if !wrote {
-		_, err := j.stmts.rollback.ExecContext(ctx)
-		return err
+		j.rollback(ctx)
+		return nil
 	}
 	if _, err := j.stmts.commit.ExecContext(ctx); err != nil {
 		return err
@@ -546,6 +546,10 @@ func (j *Journal) ApplyPeer(ctx context.Context, peers []edge.PeerDelta) error {
 	})
 }
 
+// rollback ends a transaction that failed. SQLite has ended it already after a full
+// medium or an I/O error, and then says that there is none: no news to anybody.
+func (j *Journal) rollback(ctx context.Context) { _, _ = j.stmts.rollback.ExecContext(ctx) }
+
 // tx runs f in a transaction on the writer's connection. The caller holds write.
 func (j *Journal) tx(ctx context.Context, f func() error) error {
 	if j.closed {
@@ -557,12 +561,12 @@ func (j *Journal) tx(ctx context.Context, f func() error) error {
 		return fmt.Errorf("cannot write the journal: %w", err)
 	}
 	if err := f(); err != nil {
-		_, rerr := j.stmts.rollback.ExecContext(ctx)
-		return errors.Join(fmt.Errorf("cannot write the journal: %w", err), rerr)
+		j.rollback(ctx)
+		return fmt.Errorf("cannot write the journal: %w", err)
 	}
 	if _, err := j.stmts.commit.ExecContext(ctx); err != nil {
-		_, rerr := j.stmts.rollback.ExecContext(ctx)
-		return errors.Join(fmt.Errorf("cannot write the journal: %w", err), rerr)
+		j.rollback(ctx)
+		return fmt.Errorf("cannot write the journal: %w", err)
 	}
 	return nil
 }
