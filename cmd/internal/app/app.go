@@ -55,6 +55,7 @@ type Options struct {
 	TrustClock bool
 	Time       clock.Source // nil = the machine's clocks
 	Renew      Pace         // of certificates
+	Beside     bool         // a daemon may be running: nothing is repaired or begun
 	Ready      func(a *App) // called when everything runs
 	Notifier   *Notifier    // of the service manager; nil = none
 }
@@ -80,6 +81,7 @@ type App struct {
 	passages []*lane.Passage
 	panels   map[string]device.Panel // by lane
 	damage   damage
+	folder   *os.File // its lock says that the state folder is this daemon's
 	closers  []device.Device
 	serves   []string
 	link     *link // to the community server; nil = the gate stands alone
@@ -100,8 +102,8 @@ func Build(ctx context.Context, cfg *config.Gate, o Options) (_ *App, err error)
 	if a.text, err = text.New(); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(cfg.State, 0o700); err != nil {
-		return nil, fmt.Errorf("cannot make the state folder: %w", err)
+	if err := a.takeFolder(); err != nil {
+		return nil, err
 	}
 	if a.Clock, err = clock.New(clock.Options{Location: cfg.Location, Build: o.Build, Keep: filepath.Join(cfg.State, "time"), TrustSystem: o.TrustClock, Source: o.Time, Log: a.log}); err != nil {
 		return nil, err
@@ -120,8 +122,13 @@ func Build(ctx context.Context, cfg *config.Gate, o Options) (_ *App, err error)
 	if err := a.openJournal(ctx); err != nil {
 		return nil, err
 	}
-	if err := errors.Join(a.lastSeen(ctx), a.newEpoch(ctx)); err != nil {
+	if err := a.lastSeen(ctx); err != nil {
 		return nil, err
+	}
+	if !o.Beside {
+		if err := a.newEpoch(ctx); err != nil {
+			return nil, err
+		}
 	}
 	if a.Policies, err = openPolicies(ctx, cfg, a.Registry, a.log); err != nil {
 		return nil, err
@@ -352,7 +359,8 @@ func (a *App) rules() console.Rules {
 }
 
 // Run runs the gate until ctx is done or a part fails, and stops it in order.
-func (a *App) Run(ctx context.Context) error {
+func (a *App) Run(ctx context.Context) (err error) {
+	defer func() { err = errors.Join(err, a.leaveFolder()) }()
 	if err := a.begin(ctx); err != nil {
 		return errors.Join(err, a.close())
 	}
@@ -526,7 +534,7 @@ func (a *App) close() error {
 	if a.Journal != nil {
 		errs = append(errs, a.Journal.Close())
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, a.leaveFolder())...)
 }
 
 // Close gives back what Build took, for a caller that does not Run.

@@ -205,6 +205,18 @@ func (l *link) renew(ctx context.Context) error {
 	}
 }
 
+// CertificateEnd is when the gate's certificate ends; zero for a gate without one.
+func CertificateEnd(cfg *config.Gate) (time.Time, error) {
+	if cfg.Sync.Cert == "" {
+		return time.Time{}, nil
+	}
+	pair, err := tls.LoadX509KeyPair(cfg.Sync.Cert, cfg.Sync.Key)
+	if err != nil {
+		return time.Time{}, err
+	}
+	return pair.Leaf.NotAfter, nil
+}
+
 // due says whether two thirds of the certificate's life are over.
 func (l *link) due() (bool, error) {
 	pair, err := tls.LoadX509KeyPair(l.app.cfg.Sync.Cert, l.app.cfg.Sync.Key)

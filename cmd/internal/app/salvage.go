@@ -67,6 +67,9 @@ func (a *App) openJournal(ctx context.Context) error {
 			return err
 		}
 	}
+	if a.o.Beside {
+		return fmt.Errorf("the journal is damaged: %w (the daemon sets it aside when it starts, and carries over what can be read)", err)
+	}
 	to := aside(path)
 	a.log.Error("the journal is damaged; a new epoch begins, and what can be read is carried over", "err", err, "set_aside", to)
 	if a.Journal, a.damage.salvage, err = journal.SetAside(ctx, path, to, err, o); err != nil {
@@ -112,6 +115,9 @@ func (a *App) openRegistry(ctx context.Context) error {
 		if a.Registry, err = OpenRegistry(ctx, a.cfg, a.Clock, a.log); err == nil || !sqlite.IsDamage(err) {
 			return err
 		}
+	}
+	if a.o.Beside {
+		return fmt.Errorf("the registry is damaged: %w (the daemon sets it aside when it starts)", err)
 	}
 	to := aside(path)
 	a.log.Error("the registry is damaged; it begins empty", "err", err, "set_aside", to, "hint", "the community server sends it again; without one: gatehouse pass import FILE")

@@ -114,6 +114,12 @@ func readers(cfg *config.Gate) ([]age.Recipient, error) {
 	return out, nil
 }
 
+// Readable says whether anybody could read a backup of the gate.
+func Readable(cfg *config.Gate) error {
+	_, err := readers(cfg)
+	return err
+}
+
 // Write makes a backup of a gate, which may be running. It returns the file's path;
 // when out is a folder the file gets a name of its own in it, and only the newest
 // keep of the gate's files there stay.

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"gatehouse/cmd/internal/app"
+	"gatehouse/cmd/internal/backup"
 	"gatehouse/cmd/internal/config"
 	"gatehouse/cmd/internal/version"
 	"gatehouse/device"
@@ -70,7 +71,7 @@ func check(ctx context.Context, r *report, path string) {
 	}
 	listen := cfg.Console.Listen
 	cfg.Console.Listen = ""
-	a, err := app.Build(ctx, cfg, app.Options{Version: version.String(), Build: version.Built(), Log: slog.New(slog.DiscardHandler)})
+	a, err := app.Build(ctx, cfg, app.Options{Version: version.String(), Build: version.Built(), Beside: true, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		r.fail("policy, databases, devices", err)
 		return
@@ -121,6 +122,14 @@ func check(ctx context.Context, r *report, path string) {
 		checkConsole(ctx, r, cfg)
 	}
 	checkServer(ctx, r, cfg)
+	if err := backup.Readable(cfg); err != nil {
+		r.warn("backups", "%v", err)
+	}
+	if until, err := app.CertificateEnd(cfg); err == nil && !until.IsZero() {
+		r.ok("certificate", "until %s; it renews itself at two thirds of its life", until.Format("2006-01-02"))
+	} else if err != nil {
+		r.fail("certificate", fmt.Errorf("%w (gatehouse enroll gets another)", err))
+	}
 }
 
 func checkServer(ctx context.Context, r *report, cfg *config.Gate) {
