@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -26,6 +27,8 @@ type Config struct {
 	Log       *slog.Logger
 	Retention Retention  // zero values are the defaults
 	Enrolment *Enrolment // nil: nobody is made a gate here
+	// Open decrypts what gates have sealed to the community, up to limit bytes.
+	Open func(r io.Reader, limit int64) ([]byte, error)
 }
 
 // Transport carries messages to and from the broker.

@@ -113,6 +113,15 @@ func (s *Server) prepare(ctx context.Context, in incoming) (*prepared, error) {
 		p.err = fmt.Errorf("%w: batch of entries %d to %d with a head of size %d", wire.ErrMalformed, b.First, b.First+b.Count-1, p.head.Size)
 		return p, nil
 	}
+	if len(b.Sealed) > 0 {
+		if s.cfg.Open == nil {
+			p.err = errors.New("entries are sealed to the community, and this server has not its key")
+			return p, nil
+		}
+		if p.err = b.Unseal(s.cfg.Open); p.err != nil {
+			return p, nil
+		}
+	}
 	p.leaves = make([]tlog.Hash, len(b.Lines))
 	p.cols = make([]columns, len(b.Lines))
 	now := time.Now().UnixMilli()

@@ -164,14 +164,11 @@ func (s *sender) batch(ctx context.Context, first uint64) ([]byte, flight, error
 		n = int(end - first) // full blocks: no key is sent twice
 	}
 	for {
-		entries, err := s.j.Read(ctx, first, n, wire.MaxBatch/2)
+		entries, runs, err := s.gather(ctx, first, n)
 		if err != nil {
 			return nil, flight{}, err
 		}
-		if len(entries) == 0 || entries[0].Seq != first {
-			return nil, flight{}, fmt.Errorf("from %d on: %w", first, errHole)
-		}
-		payload, f, err := s.encode(ctx, entries)
+		payload, f, err := s.encode(ctx, entries, runs)
 		if err != nil {
 			return nil, flight{}, err
 		}
@@ -182,9 +179,49 @@ func (s *sender) batch(ctx context.Context, first uint64) ([]byte, flight, error
 	}
 }
 
-func (s *sender) encode(ctx context.Context, entries []edge.Stored) ([]byte, flight, error) {
+// gather reads at most n entries from first on, with the sealed runs among them,
+// whose entries have no line.
+func (s *sender) gather(ctx context.Context, first uint64, n int) ([]edge.Stored, []wire.HeaderSealed, error) {
+	entries, err := s.j.Read(ctx, first, n, wire.MaxBatch/2)
+	if err != nil {
+		return nil, nil, err
+	}
+	if whole := len(entries) > 0 && entries[0].Seq == first && entries[len(entries)-1].Seq == first+uint64(len(entries))-1; whole {
+		return entries, nil, nil
+	}
+	var out []edge.Stored
+	var runs []wire.HeaderSealed
+	for size := s.j.Size(); len(out) < n && first+uint64(len(out)) < size; {
+		seq := first + uint64(len(out))
+		if len(entries) > 0 && entries[0].Seq == seq {
+			out, entries = append(out, entries[0]), entries[1:]
+			continue
+		}
+		run, err := s.j.Sealed(ctx, seq)
+		if errors.Is(err, edge.ErrUnknown) {
+			if len(entries) == 0 && len(out) > 0 {
+				break // as far as was read
+			}
+			return nil, nil, fmt.Errorf("entry %d: %w", seq, errHole)
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		x := wire.SealedHeader(run)
+		runs = append(runs, x)
+		for ; seq < x.End() && len(out) < n; seq++ {
+			out = append(out, edge.Stored{Seq: seq})
+		}
+	}
+	if len(out) == 0 {
+		return nil, nil, fmt.Errorf("from %d on: %w", first, errHole)
+	}
+	return out, runs, nil
+}
+
+func (s *sender) encode(ctx context.Context, entries []edge.Stored, runs []wire.HeaderSealed) ([]byte, flight, error) {
 	f := flight{first: entries[0].Seq, end: entries[0].Seq + uint64(len(entries))}
-	b := wire.Batch{Header: wire.Header{Site: s.cfg.Site, Gate: s.cfg.Gate, Epoch: s.epoch, First: f.first}}
+	b := wire.Batch{Header: wire.Header{Site: s.cfg.Site, Gate: s.cfg.Gate, Epoch: s.epoch, First: f.first, Sealed: runs}}
 	keys, err := s.j.BlockKeys(ctx, f.first, f.end-f.first)
 	if err != nil {
 		return nil, f, err
@@ -199,7 +236,7 @@ func (s *sender) encode(ctx context.Context, entries []edge.Stored) ([]byte, fli
 		b.Keys = append(b.Keys, k)
 	}
 	for i, e := range entries {
-		if e.Seq != f.first+uint64(i) || e.Line == nil {
+		if e.Seq != f.first+uint64(i) {
 			return nil, f, fmt.Errorf("entry %d: %w", f.first+uint64(i), errHole)
 		}
 		if e.Blind != nil {

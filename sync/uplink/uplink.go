@@ -31,6 +31,9 @@ type Journal interface {
 	Acked() uint64
 	Wait(ctx context.Context, size uint64) error
 	Read(ctx context.Context, from uint64, maxEntries, maxBytes int) ([]edge.Stored, error)
+	// Sealed gives the run of an entry that was past its retention before it was
+	// acknowledged; an error that wraps edge.ErrUnknown when it is in none.
+	Sealed(ctx context.Context, seq uint64) (edge.Sealed, error)
 	BlockKeys(ctx context.Context, from, count uint64) ([]edge.KeyOfBlock, error)
 	HeadAt(ctx context.Context, size uint64) (edge.Head, error)
 	Acknowledge(ctx context.Context, epoch edge.Epoch, size uint64, receipt []byte) error

@@ -147,6 +147,11 @@ func (m *memory) Read(_ context.Context, from uint64, maxEntries, maxBytes int) 
 	return out, nil
 }
 
+// Sealed knows no run: nothing here is past its retention.
+func (m *memory) Sealed(_ context.Context, seq uint64) (edge.Sealed, error) {
+	return edge.Sealed{}, fmt.Errorf("entry %d: %w", seq, edge.ErrUnknown)
+}
+
 func (m *memory) BlockKeys(_ context.Context, from, count uint64) (out []edge.KeyOfBlock, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -23,6 +23,9 @@ type Header struct {
 	// Blinds are of entries whose block key was destroyed with older entries of the
 	// block; the key of a block whose entries here are all among them is empty.
 	Blinds []HeaderBlind `json:"blinds,omitempty"`
+	// Sealed are runs of entries whose lines are not among those that follow: they
+	// were past their retention before the server had them.
+	Sealed []HeaderSealed `json:"sealed,omitempty"`
 }
 
 // HeaderBlind is the blind of one entry.
@@ -40,7 +43,7 @@ type HeaderKey struct {
 // Batch is a run of entries with all that is needed to verify them.
 type Batch struct {
 	Header
-	Lines [][]byte // the exact bytes; they share one buffer
+	Lines [][]byte // the exact bytes; they share one buffer; nil for sealed ones
 }
 
 // Encode appends the plain form of the batch: the header and the lines, each
@@ -55,7 +58,10 @@ func (b *Batch) Encode(dst []byte) ([]byte, error) {
 		return nil, fmt.Errorf("cannot encode the batch header: %w", err)
 	}
 	dst = append(append(dst, h...), '\n')
-	for _, l := range b.Lines {
+	for i, l := range b.Lines {
+		if l == nil && b.sealed(b.First+uint64(i)) != nil {
+			continue
+		}
 		if len(l) == 0 || bytes.IndexByte(l, '\n') >= 0 {
 			return nil, fmt.Errorf("%w: an entry is one line", ErrMalformed)
 		}
@@ -85,6 +91,7 @@ func DecodeBatch(payload []byte) (*Batch, error) {
 		return nil, err
 	}
 	b.Lines = make([][]byte, 0, b.Count)
+	b.skip()
 	for len(rest) > 0 {
 		l, r, ok := bytes.Cut(rest, []byte{'\n'})
 		switch {
@@ -96,6 +103,7 @@ func DecodeBatch(payload []byte) (*Batch, error) {
 			return nil, fmt.Errorf("%w: more than the %d entries of the header", ErrMalformed, b.Count)
 		}
 		b.Lines, rest = append(b.Lines, l[:len(l):len(l)]), r
+		b.skip()
 	}
 	if uint64(len(b.Lines)) != b.Count {
 		return nil, fmt.Errorf("%w: %d entries, the header says %d", ErrMalformed, len(b.Lines), b.Count)
@@ -121,6 +129,9 @@ func (b *Batch) check() error {
 			return fmt.Errorf("%w: blinds must be of %d bytes, for entries of the batch, in order", ErrMalformed, len(edge.Blind{}))
 		}
 	}
+	if err := b.checkSealed(); err != nil {
+		return err
+	}
 	block := b.First &^ (edge.BlockSize - 1)
 	for _, k := range b.Keys {
 		if k.First != block || len(k.Key) != len(edge.BlockKey{}) && (len(k.Key) != 0 || !b.blinded(block)) {
@@ -134,11 +145,20 @@ func (b *Batch) check() error {
 	return nil
 }
 
-// blinded reports whether all entries here of the block have a blind.
+// blinded reports whether all entries here of the block have a blind or are
+// sealed.
 func (b *Batch) blinded(block uint64) bool {
 	from, to := max(block, b.First), min(block+edge.BlockSize, b.First+b.Count)
 	i, _ := slices.BinarySearchFunc(b.Blinds, from, HeaderBlind.compare)
-	return uint64(len(b.Blinds)-i) >= to-from && b.Blinds[i+int(to-from)-1].Seq == to-1
+	k, _ := slices.BinarySearchFunc(b.Blinds, to, HeaderBlind.compare)
+	have := uint64(k - i)
+	for j := range b.Sealed {
+		x := &b.Sealed[j]
+		if lo, hi := max(from, x.First), min(to, x.End()); lo < hi {
+			have += hi - lo
+		}
+	}
+	return have == to-from
 }
 
 func (x HeaderBlind) compare(seq uint64) int { return cmp.Compare(x.Seq, seq) }

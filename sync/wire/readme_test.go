@@ -11,7 +11,9 @@ import (
 	"testing"
 
 	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
 
+	"gatehouse/edge"
 	"gatehouse/sync/wire"
 )
 
@@ -56,7 +58,22 @@ func TestReceiverOfTheReadme(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.add(t, lines[500:]...)
-	zstd := c.Pack(nil, l.batch(t, 500))
+	last, err := wire.DecodeBatch(l.batch(t, 500))
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := edge.Sealed{First: 510, Data: []byte("only the community opens this")}
+	for seq := run.First; seq < 520; seq++ {
+		d := edge.LeafData(last.Blind(seq), lines[seq])
+		run.Leaves = append(run.Leaves, tlog.RecordHash(d[:]))
+		last.Lines[seq-500], lines[seq] = nil, []byte("sealed")
+	}
+	last.Sealed = []wire.HeaderSealed{wire.SealedHeader(run)}
+	text, err := last.Encode(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	zstd := c.Pack(nil, text)
 	var files []string
 	for i, b := range [][]byte{plain, zipped.Bytes(), zstd} {
 		f := filepath.Join(dir, fmt.Sprint("batch", i))

@@ -57,6 +57,14 @@ func (b *base) logger(w io.Writer) *slog.Logger { return logs.New(w, b.verbose) 
 
 // signer opens the server's key, or makes it at the first start.
 func (b *base) signer() (edge.Signer, error) {
+	id, err := b.identity()
+	if err != nil {
+		return nil, err
+	}
+	return id.Signer(), nil
+}
+
+func (b *base) identity() (*identity.Identity, error) {
 	if b.community == "" {
 		return nil, fmt.Errorf("--community is missing: the community's name, for example estate.example")
 	}
@@ -71,20 +79,21 @@ func (b *base) signer() (edge.Signer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the server's keys: %w", err)
 	}
-	return id.Signer(), nil
+	return id, nil
 }
 
 // open opens the store for a command.
 func (b *base) open(cmd *cobra.Command) (*community.Server, error) {
-	s, err := b.signer()
+	id, err := b.identity()
 	if err != nil {
 		return nil, err
 	}
+	s := id.Signer()
 	e, err := b.enrolment(s)
 	if err != nil {
 		return nil, err
 	}
-	return community.Open(cmd.Context(), b.store, community.Config{Community: b.community, Signer: s, Enrolment: e, Log: b.logger(cmd.ErrOrStderr()), Retention: b.keep})
+	return community.Open(cmd.Context(), b.store, community.Config{Community: b.community, Signer: s, Enrolment: e, Open: id.Open, Log: b.logger(cmd.ErrOrStderr()), Retention: b.keep})
 }
 
 // with runs f on the open store.

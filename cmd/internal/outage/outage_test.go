@@ -69,6 +69,8 @@ type estate struct {
 	clock  *clock.Fake
 	up     *uplink.Uplink
 
+	addr string // of the broker, where the test has one for itself
+
 	stopServer, stopGate func()
 }
 
@@ -89,7 +91,7 @@ func newEstate(t *testing.T) *estate {
 func (e *estate) openJournal() {
 	e.t.Helper()
 	var err error
-	e.j, err = journal.Open(e.t.Context(), filepath.Join(e.dir, "journal.db"), journal.Options{Community: "c", Site: "s", Gate: "g", Clock: e.clock, Signer: e.device.Signer(), Log: quiet})
+	e.j, err = journal.Open(e.t.Context(), filepath.Join(e.dir, "journal.db"), journal.Options{Community: "c", Site: "s", Gate: "g", Clock: e.clock, Signer: e.device.Signer(), Recipient: e.server.Recipient(), Log: quiet})
 	if err != nil {
 		e.t.Fatal(err)
 	}
@@ -104,7 +106,7 @@ type transport interface {
 
 func (e *estate) startServer(c transport) {
 	e.t.Helper()
-	srv, err := community.Open(e.t.Context(), filepath.Join(e.dir, "community.db"), community.Config{Community: "c", Signer: e.server.Signer(), Log: quiet,
+	srv, err := community.Open(e.t.Context(), filepath.Join(e.dir, "community.db"), community.Config{Community: "c", Signer: e.server.Signer(), Open: e.server.Open, Log: quiet,
 		Retention: community.Retention{Persons: forEver, Rest: forEver}}) // to count everything at the end
 	if err != nil {
 		e.t.Fatal(err)
