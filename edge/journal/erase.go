@@ -3,10 +3,7 @@ package journal
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
 	"fmt"
-	"slices"
-	"strconv"
 
 	"gatehouse/edge"
 )
@@ -58,13 +55,13 @@ func (j *Journal) erase(ctx context.Context, pass edge.PassID, by string, upto u
 		return out, err
 	}
 	for _, l := range lives {
-		about := newAbout(pass)
+		about := edge.NewAbout(pass)
 		waiting := 0
 		n, err := j.destroyWhere(ctx, l, deletion{Why: "erasure", Pass: pass, By: by}, func(seq uint64, e *edge.Entry) (bool, bool) {
 			if l.suffix == "" && seq >= upto {
 				return false, false
 			}
-			goes := e != nil && about.is(seq, e) && e.Kind != edge.KindPurge
+			goes := e != nil && about.Is(seq, e) && e.Kind != edge.KindPurge
 			if goes && seq >= l.acked && j.recipient == nil {
 				waiting++
 			}
@@ -147,65 +144,9 @@ func (j *Journal) doErasures(ctx context.Context, cond string) error {
 	return nil
 }
 
-// about knows the entries that concern one pass: those with it among their facts,
-// its changes, who looked it up, and what refers to one of these.
-type about struct {
-	pass    edge.PassID
-	subject string
-	seqs    map[uint64]bool
-	carried map[uint64]bool // by the sequence they had
-}
-
-func newAbout(pass edge.PassID) *about {
-	return &about{pass: pass, subject: pass.Subject(), seqs: map[uint64]bool{}, carried: map[uint64]bool{}}
-}
-
-// is must be asked about every entry, in order.
-func (a *about) is(seq uint64, e *edge.Entry) bool {
-	if e.Kind == edge.KindCarried {
-		var c struct {
-			Seq   uint64
-			Entry json.RawMessage
-		}
-		if json.Unmarshal(e.Data, &c) != nil || len(c.Entry) == 0 {
-			return false
-		}
-		inner, err := edge.DecodeEntry(c.Entry)
-		yes := err == nil && (a.self(inner) || inner.Of >= 0 && a.carried[uint64(inner.Of)])
-		a.carried[c.Seq] = yes
-		return yes
-	}
-	yes := a.self(e) || e.Of >= 0 && a.seqs[uint64(e.Of)]
-	if yes {
-		a.seqs[seq] = true
-	}
-	return yes
-}
-
-func (a *about) self(e *edge.Entry) bool {
-	if f := e.Facts; f != nil && f.Pass != nil && f.Pass.ID == a.pass {
-		return true
-	}
-	if slices.ContainsFunc(e.Deltas, func(d edge.Delta) bool { return d.Cell.Subject == a.subject }) {
-		return true
-	}
-	if len(e.Data) == 0 {
-		return false
-	}
-	var d struct {
-		Pass   json.Number   `json:"pass"`
-		Passes []json.Number `json:"passes"`
-	}
-	if json.Unmarshal(e.Data, &d) != nil {
-		return false
-	}
-	id := json.Number(strconv.FormatInt(int64(a.pass), 10))
-	return d.Pass == id || slices.Contains(d.Passes, id)
-}
-
 // About calls f for each entry of the epoch that concerns a pass, in order.
 func (r *Reader) About(ctx context.Context, pass edge.PassID, f func(edge.Stored) error) error {
-	a := newAbout(pass)
+	a := edge.NewAbout(pass)
 	for from := uint64(0); ; {
 		got, err := r.Read(ctx, from, 1000, 4<<20)
 		if err != nil || len(got) == 0 {
@@ -217,7 +158,7 @@ func (r *Reader) About(ctx context.Context, pass edge.PassID, f func(edge.Stored
 			if err != nil {
 				return fmt.Errorf("entry %d is damaged: %w", s.Seq, err)
 			}
-			if a.is(s.Seq, e) {
+			if a.Is(s.Seq, e) {
 				if err := f(s); err != nil {
 					return err
 				}

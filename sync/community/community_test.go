@@ -71,9 +71,13 @@ func (b *bus) Subscribe(topic string, f func(string, []byte)) {
 
 func (b *bus) OnConnect(f func(context.Context)) { b.connected = append(b.connected, f) }
 
-func (b *bus) Publish(_ context.Context, topic string, payload []byte, _ bool) error {
+func (b *bus) Publish(_ context.Context, topic string, payload []byte, retained bool) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if retained && b.wrong == nil {
+		// What a broker retains, nobody can take back from it for certain.
+		b.wrong = fmt.Errorf("a message on %s is retained", topic)
+	}
 	if b.deaf {
 		return errors.New("no connection")
 	}

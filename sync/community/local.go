@@ -145,7 +145,7 @@ func (s *Server) recut(ctx context.Context, site string, newKey bool) error {
 		if err := cutChunks(ctx, tx, site, identity, version+1); err != nil {
 			return err
 		}
-		_, err = tx.ExecContext(ctx, `UPDATE registry SET version = $1, identity = $2 WHERE site = $3`, version+1, identity, site)
+		_, err = tx.ExecContext(ctx, `UPDATE registry SET version = $1, identity = $2, rows = (SELECT COUNT(*) FROM roster WHERE site = $3) WHERE site = $3`, version+1, identity, site)
 		return err
 	})
 	if err != nil {

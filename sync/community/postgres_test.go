@@ -154,6 +154,7 @@ func TestPostgres(t *testing.T) {
 		"roster":      testRoster,
 		"proofs":      testProofs,
 		"purge":       testPurge,
+		"erase":       testErase,
 		"revoked":     testRevoked,
 		"hostile":     testHostileTexts,
 		"local":       testLocal,

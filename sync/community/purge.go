@@ -23,12 +23,6 @@ const (
 	defaultRest    = 400 * day
 )
 
-// technical are the kinds of entries that say nothing about a person.
-func technical() []edge.Kind {
-	return []edge.Kind{edge.KindEpoch, edge.KindStart, edge.KindStop, edge.KindFire, edge.KindDevice, edge.KindPolicy, edge.KindClock,
-		edge.KindSnapshot, edge.KindPurge, edge.KindTest}
-}
-
 // Destroyed says what a purge or an erasure came to.
 type Destroyed struct {
 	Entries    int64
@@ -50,7 +44,7 @@ func (s *Server) Purge(ctx context.Context, now time.Time, r Retention) (Destroy
 		r.Rest = defaultRest
 	}
 	var quoted []string
-	for _, k := range technical() {
+	for _, k := range edge.Technical() {
 		quoted = append(quoted, "'"+string(k)+"'")
 	}
 	list := strings.Join(quoted, ", ")
@@ -95,6 +89,9 @@ func (s *Server) purgeLoop(ctx context.Context) error {
 		err := s.Republish(ctx) // so that no local change is purged before a snapshot has it
 		var d Destroyed
 		if err == nil {
+			err = s.eraseLate(ctx, time.Now())
+		}
+		if err == nil {
 			d, err = s.Purge(ctx, time.Now(), s.cfg.Retention)
 		}
 		switch {
@@ -106,22 +103,6 @@ func (s *Server) purgeLoop(ctx context.Context) error {
 			s.log.Info("past retention", "destroyed", d.Entries, "partitions", d.Partitions)
 		}
 	}
-}
-
-// ErasePerson destroys everything that is stored of one pass: its entries and its
-// line in the roster. Counters and positions of it go with the entries; what other
-// gates were told is theirs to purge.
-func (s *Server) ErasePerson(ctx context.Context, site string, pass edge.PassID, by string) (Destroyed, error) {
-	now := time.Now().UnixMilli()
-	n, err := s.store.destroyWhere(ctx, now, "erasure", by,
-		`pass = $1 AND log IN (SELECT l.id FROM log l JOIN gate g ON g.id = l.gate WHERE g.site = $2)`, int64(pass), site)
-	if err == nil {
-		_, err = s.store.w.ExecContext(ctx, `DELETE FROM roster WHERE site = $1 AND pass = $2`, site, int64(pass))
-	}
-	if err != nil {
-		return Destroyed{Entries: n}, fmt.Errorf("cannot erase pass %d of %s: %w", pass, site, err)
-	}
-	return Destroyed{Entries: n}, nil
 }
 
 // destroyWhere destroys the entries whose rows match, some at a time, so that the

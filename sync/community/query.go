@@ -359,46 +359,12 @@ func (s *Server) Export(ctx context.Context, site, gate string, e edge.Epoch, f 
 // ExportPerson calls f with every line that is stored about one pass, by gate and
 // epoch, in order.
 func (s *Server) ExportPerson(ctx context.Context, site string, pass edge.PassID, f func(line []byte) error) error {
-	type ref struct {
-		log int64
-		seq uint64
+	logs, err := s.store.logsOf(ctx, site)
+	for i := 0; err == nil && i < len(logs); i++ {
+		err = s.store.about(ctx, logs[i].id, 0, logs[i].size, edge.NewAbout(pass), func(_ uint64, _ *edge.Entry, line []byte) error { return f(line) })
 	}
-	var refs []ref
-	rows, err := s.store.r.QueryContext(ctx, `SELECT e.log, e.seq FROM entry e JOIN log l ON l.id = e.log JOIN gate g ON g.id = l.gate
-		WHERE g.site = $1 AND e.pass = $2 ORDER BY e.log, e.seq`, site, int64(pass))
-	err = each(rows, err, func() error {
-		var log, seq int64
-		err := rows.Scan(&log, &seq)
-		refs = append(refs, ref{log, uint64(seq)})
-		return err
-	})
 	if err != nil {
-		return fmt.Errorf("cannot find the entries of pass %d: %w", pass, err)
-	}
-	// A block at a time, however many of its entries are asked for.
-	for len(refs) > 0 {
-		log, start := refs[0].log, refs[0].seq&^(edge.BlockSize-1)
-		err := s.store.pieces(ctx, s.store.r, log, start, start+edge.BlockSize, func(p *piece) error {
-			lines, err := p.lines()
-			if err != nil {
-				return err
-			}
-			for len(refs) > 0 && refs[0].log == log && refs[0].seq < p.first+uint64(p.count) {
-				if refs[0].seq >= p.first {
-					if err := f(lines[refs[0].seq-p.first]); err != nil {
-						return err
-					}
-				}
-				refs = refs[1:]
-			}
-			return nil
-		})
-		if err != nil {
-			return fmt.Errorf("cannot export pass %d: %w", pass, err)
-		}
-		for len(refs) > 0 && refs[0].log == log && refs[0].seq < start+edge.BlockSize {
-			refs = refs[1:] // destroyed while this ran
-		}
+		return fmt.Errorf("cannot export pass %d of %s: %w", pass, site, err)
 	}
 	return nil
 }
