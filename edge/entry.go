@@ -19,27 +19,28 @@ const EntryVersion = 1
 type Kind string
 
 const (
-	KindEpoch     Kind = "epoch"     // the first of an epoch: data names the parent and where it forked
-	KindCarried   Kind = "carried"   // an entry of a refused fork, verbatim in data
-	KindStart     Kind = "start"     // the daemon started
-	KindStop      Kind = "stop"      // the daemon stopped in order
-	KindDecision  Kind = "decision"  // a decision about a presentation
-	KindPassage   Kind = "passage"   // what happened after an admission
-	KindAction    Kind = "action"    // what a guard did
-	KindAbandoned Kind = "abandoned" // a decision that was committed too late to be acted on
-	KindFire      Kind = "fire"      // fire input on or off
-	KindDevice    Kind = "device"    // a device failed or came back
-	KindPolicy    Kind = "policy"    // a policy was activated, or refused
-	KindRegistry  Kind = "registry"  // passes or households were changed
-	KindClock     Kind = "clock"     // the wall time leapt, or its trust changed
-	KindCommand   Kind = "command"   // a command from the server and what became of it
-	KindAlert     Kind = "alert"     // something a person should look at
-	KindAccess    Kind = "access"    // somebody looked at personal data
-	KindSession   Kind = "session"   // a login, a logout, a lock-out
-	KindAccount   Kind = "account"   // an account of the console was made, changed or removed
-	KindSnapshot  Kind = "snapshot"  // cells that outlive the retention of what made them
-	KindPurge     Kind = "purge"     // a deletion record
-	KindTest      Kind = "test"      // a device was tried by a person
+	KindEpoch        Kind = "epoch"        // the first of an epoch: data names the parent and where it forked
+	KindCarried      Kind = "carried"      // an entry of a refused fork, verbatim in data
+	KindStart        Kind = "start"        // the daemon started
+	KindStop         Kind = "stop"         // the daemon stopped in order
+	KindDecision     Kind = "decision"     // a decision about a presentation
+	KindPassage      Kind = "passage"      // what happened after an admission
+	KindAction       Kind = "action"       // what a guard did
+	KindAbandoned    Kind = "abandoned"    // a decision that was committed too late to be acted on
+	KindFire         Kind = "fire"         // fire input on or off
+	KindDevice       Kind = "device"       // a device failed or came back
+	KindPolicy       Kind = "policy"       // a policy was activated, or refused
+	KindRegistry     Kind = "registry"     // passes or households were changed
+	KindClock        Kind = "clock"        // the wall time leapt, or its trust changed
+	KindCommand      Kind = "command"      // a command from the server and what became of it
+	KindAlert        Kind = "alert"        // something a person should look at
+	KindAccess       Kind = "access"       // somebody looked at personal data
+	KindSession      Kind = "session"      // a login, a logout, a lock-out
+	KindAccount      Kind = "account"      // an account of the console was made, changed or removed
+	KindSnapshot     Kind = "snapshot"     // cells that outlive the retention of what made them
+	KindPurge        Kind = "purge"        // a deletion record
+	KindDecommission Kind = "decommission" // the gate's life has ended: keys and content are destroyed
+	KindTest         Kind = "test"         // a device was tried by a person
 )
 
 // Results of a passage entry.

@@ -60,5 +60,5 @@ func (s *Sealed) Check(plain []byte) ([]Stored, error) {
 // Technical are the kinds of entries that say nothing about a person. They are
 // kept longer, on the gate and at the server.
 func Technical() []Kind {
-	return []Kind{KindEpoch, KindStart, KindStop, KindFire, KindDevice, KindPolicy, KindClock, KindSnapshot, KindPurge, KindTest}
+	return []Kind{KindEpoch, KindStart, KindStop, KindFire, KindDevice, KindPolicy, KindClock, KindSnapshot, KindPurge, KindDecommission, KindTest}
 }

@@ -568,7 +568,7 @@ func TestOneAlone(t *testing.T) {
 		t.Fatalf("opened beside the daemon: %v", err)
 	}
 	j.Close()
-	j = open(t, path, alone)
+	open(t, path, alone)
 	if _, err := Open(ctx, path, o); !errors.Is(err, ErrInUse) {
 		t.Errorf("a daemon was let in: %v", err)
 	}

@@ -539,9 +539,53 @@ func (r *Reader) carriedFrom(ctx context.Context, f *Reader, end uint64) (uint64
 	return count, nil
 }
 
+// Consistency proves that the tree over the first old entries is extended by the
+// report's (RFC 6962 section 2.1.2). The proof from nothing is empty.
+func (rep *Report) Consistency(old uint64) ([]tlog.Hash, error) {
+	switch {
+	case old > rep.Size:
+		return nil, fmt.Errorf("the journal has %d entries, fewer than %d", rep.Size, old)
+	case old == 0:
+		return nil, nil
+	}
+	p, err := tlog.ProveTree(int64(rep.Size), int64(old), rep.leaves)
+	if err != nil {
+		return nil, fmt.Errorf("cannot prove the tree: %w", err)
+	}
+	return p, nil
+}
+
+// Keep keeps a note from outside, a head that a witness has cosigned, under a name.
+func (r *Reader) Keep(ctx context.Context, name string, text []byte) error {
+	if _, err := r.db.W.ExecContext(ctx, "INSERT INTO meta(k, v) VALUES(?1, ?2) ON CONFLICT DO UPDATE SET v=?2", "witness:"+name, string(text)); err != nil {
+		return fmt.Errorf("cannot keep the head: %w", err)
+	}
+	return nil
+}
+
+// Kept returns what was kept; edge.ErrUnknown when nothing was.
+func (r *Reader) Kept(ctx context.Context, name string) ([]byte, error) {
+	var text string
+	err := r.db.R.QueryRowContext(ctx, "SELECT v FROM meta WHERE k=?", "witness:"+name).Scan(&text)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, fmt.Errorf("no head cosigned by %s is kept: %w", name, edge.ErrUnknown)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the kept head: %w", err)
+	}
+	return []byte(text), nil
+}
+
 // Prove makes the proof that an entry is in the log, under the head that the
-// server receipted last, or under none that is signed when there is none.
-func (r *Reader) Prove(ctx context.Context, rep *Report, seq uint64) (*edge.Proof, error) {
+// server receipted last, or the one that the named witness has cosigned.
+func (r *Reader) Prove(ctx context.Context, rep *Report, seq uint64, witness string) (*edge.Proof, error) {
+	if witness != "" {
+		text, err := r.Kept(ctx, witness)
+		if err != nil {
+			return nil, err
+		}
+		return r.proveUnder(ctx, rep, seq, text)
+	}
 	var receipt sql.NullString
 	if err := r.db.R.QueryRowContext(ctx, "SELECT v FROM meta WHERE k='receipt'").Scan(&receipt); err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return nil, fmt.Errorf("cannot read the last receipt: %w", err)
@@ -549,14 +593,20 @@ func (r *Reader) Prove(ctx context.Context, rep *Report, seq uint64) (*edge.Proo
 	if receipt.String == "" {
 		return nil, errors.New("the server has not receipted anything of this epoch yet: there is no signed head to prove it under")
 	}
-	// The receipt is kept as it came: the signed head.
-	note := []byte(receipt.String)
+	return r.proveUnder(ctx, rep, seq, []byte(receipt.String))
+}
+
+// proveUnder proves an entry under a signed head, which is kept as it came.
+func (r *Reader) proveUnder(ctx context.Context, rep *Report, seq uint64, note []byte) (*edge.Proof, error) {
 	h, err := headOf(note)
 	if err != nil {
 		return nil, err
 	}
+	if h.Origin != rep.Origin {
+		return nil, fmt.Errorf("the head is of another epoch: %s", h.Origin)
+	}
 	if seq >= h.Size {
-		return nil, fmt.Errorf("entry %d is not among the %d that the server has receipted: %w", seq, h.Size, edge.ErrUnknown)
+		return nil, fmt.Errorf("entry %d is not among the %d of the head: %w", seq, h.Size, edge.ErrUnknown)
 	}
 	s, err := r.journal().Get(ctx, seq)
 	if err != nil {

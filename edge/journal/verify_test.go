@@ -91,7 +91,7 @@ func TestVerifyClean(t *testing.T) {
 	if text, ok := since(longer); ok || !strings.Contains(text, "5 are lost") {
 		t.Error(text)
 	}
-	p, err := r.Prove(context.Background(), rep, 123)
+	p, err := r.Prove(context.Background(), rep, 123, "")
 	if err != nil {
 		t.Fatal(err)
 	}

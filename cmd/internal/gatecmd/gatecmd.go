@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -20,7 +19,6 @@ import (
 	"gatehouse/cmd/internal/config"
 	"gatehouse/cmd/internal/devicescmd"
 	"gatehouse/cmd/internal/enrolcmd"
-	"gatehouse/cmd/internal/journalcmd"
 	"gatehouse/cmd/internal/logs"
 	"gatehouse/cmd/internal/passcmd"
 	"gatehouse/cmd/internal/setupcmd"
@@ -70,7 +68,7 @@ sends it to the community server when there is a network.`,
 		return c
 	}
 	root.AddCommand(enrolcmd.New(defaultConfig), setupcmd.New(defaultConfig), backup.Command(defaultConfig), backup.RestoreCommand(defaultConfig))
-	root.AddCommand(policyTree(), pass(), journalTree(), devicescmd.New(), benchTree(), updateTree(), peopleTree())
+	root.AddCommand(policyTree(), pass(), journalTree(), decommissionCmd(), devicescmd.New(), benchTree(), updateTree(), peopleTree())
 	return root
 }
 
@@ -103,24 +101,6 @@ func updateTree() *cobra.Command {
 		return s, nil
 	}, func(w io.Writer) *slog.Logger { return logs.New(w, false) })
 	c.PersistentFlags().StringVarP(&conf, "config", "c", defaultConfig, "the gate's configuration")
-	return c
-}
-
-// journalTree is the inspector's commands, on a gate's journal or on a file.
-func journalTree() *cobra.Command {
-	var conf, file string
-	c := journalcmd.New(func() (string, error) {
-		if file != "" {
-			return file, nil
-		}
-		cfg, err := config.Load(conf)
-		if err != nil {
-			return "", err
-		}
-		return filepath.Join(cfg.State, "journal.db"), nil
-	})
-	c.PersistentFlags().StringVarP(&conf, "config", "c", defaultConfig, "the gate's configuration")
-	c.PersistentFlags().StringVar(&file, "file", "", "a journal.db, of a card from another machine for example")
 	return c
 }
 

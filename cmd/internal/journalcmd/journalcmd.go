@@ -1,6 +1,7 @@
 // Package journalcmd is the inspector's commands on a gate's journal: verify,
-// show, prove, export, tail, head. They only read, beside the daemon or on a
-// card in another machine.
+// show, prove, export, tail, head, witness. They read, beside the daemon or on a
+// card in another machine. Only erase destroys, and it asks the daemon to where one
+// is running.
 package journalcmd
 
 import (
@@ -25,9 +26,15 @@ import (
 // ErrFound says that something is wrong with the journal; it was printed.
 var ErrFound = errors.New("the journal is not as it should be")
 
-// New makes the command "journal". path gives the journal's file when a
-// subcommand runs.
-func New(path func() (string, error)) *cobra.Command {
+// Gate is whose journal the commands are on, known when one of them runs.
+type Gate struct {
+	Path   func() (string, error)                              // the file
+	Signer func() (edge.Signer, error)                         // the device's key; nil = it is not here
+	Alone  func(ctx context.Context) (*journal.Journal, error) // to write; journal.ErrInUse while the daemon runs
+}
+
+// New makes the command "journal".
+func New(g Gate) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "journal",
 		Short: "Verify, show and prove the journal",
@@ -37,7 +44,7 @@ again and say what is wrong, if anything is.`,
 	}
 	with := func(f func(ctx context.Context, r *journal.Reader, out io.Writer, args []string) error) func(*cobra.Command, []string) error {
 		return func(cmd *cobra.Command, args []string) (err error) {
-			p, err := path()
+			p, err := g.Path()
 			if err != nil {
 				return err
 			}
@@ -49,7 +56,7 @@ again and say what is wrong, if anything is.`,
 			return f(cmd.Context(), r, cmd.OutOrStdout(), args)
 		}
 	}
-	c.AddCommand(verifyCmd(with), showCmd(with), proveCmd(with), exportCmd(with), tailCmd(with), headCmd(with))
+	c.AddCommand(verifyCmd(with), showCmd(with), proveCmd(with), exportCmd(with), tailCmd(with), headCmd(g, with), witnessCmd(g, with), eraseCmd(g))
 	return c
 }
 
@@ -78,6 +85,9 @@ a line each), signed or not. Status 1 when anything is wrong.`,
 			printHead(out, rep)
 			if rep.Purged > 0 {
 				fmt.Fprintf(out, "%d entries are past their retention: their content is destroyed, their leaves stand\n", rep.Purged)
+			}
+			if rep.Away > 0 {
+				fmt.Fprintf(out, "%d more are sealed to the community, which has not receipted them yet\n", rep.Away)
 			}
 			bad := len(rep.Findings) > 0
 			if since != "" {
@@ -112,17 +122,23 @@ func printHead(out io.Writer, rep *journal.Report) {
 	fmt.Fprintf(out, "%s\n%d\n%s\n", rep.Origin, rep.Size, base64.StdEncoding.EncodeToString(rep.Root[:]))
 }
 
-func headCmd(with opener) *cobra.Command {
+func headCmd(g Gate, with opener) *cobra.Command {
 	return &cobra.Command{
 		Use: "head", Short: "Print size and root, as text and as a QR code to photograph", Args: cobra.NoArgs,
+		Long: `head prints the tree head as a C2SP checkpoint, signed where the gate's key can be
+read. Whoever keeps it can prove later that nothing before it was changed or removed:
+"gatehouse journal verify --since FILE".`,
 		RunE: with(func(ctx context.Context, r *journal.Reader, out io.Writer, _ []string) error {
-			rep, err := r.Verify(ctx, nil)
+			rep, h, err := signedHead(ctx, g, r)
 			if err != nil {
 				return err
 			}
-			printHead(out, rep)
-			fmt.Fprintln(out)
-			if err := qrtext.Print(out, fmt.Sprintf("%s\n%d\n%s\n", rep.Origin, rep.Size, base64.StdEncoding.EncodeToString(rep.Root[:]))); err != nil {
+			text := h.Checkpoint()
+			if h.Note != nil {
+				text = string(h.Note)
+			}
+			fmt.Fprintf(out, "%s\n", text)
+			if err := qrtext.Print(out, text); err != nil {
 				return err
 			}
 			if len(rep.Findings) > 0 {
@@ -155,6 +171,9 @@ func showCmd(with opener) *cobra.Command {
 				return err
 			}
 			if len(got) == 0 || got[0].Seq != seq {
+				if size, err := r.Size(ctx); err != nil || seq < size {
+					return errors.Join(fmt.Errorf("entry %d: %w", seq, edge.ErrPurged), err)
+				}
 				return fmt.Errorf("entry %d: %w", seq, edge.ErrUnknown)
 			}
 			var v any
@@ -170,7 +189,8 @@ func showCmd(with opener) *cobra.Command {
 }
 
 func proveCmd(with opener) *cobra.Command {
-	return &cobra.Command{
+	var witness string
+	cmd := &cobra.Command{
 		Use: "prove SEQ", Short: "Print the proof that an entry is in the log", Args: cobra.ExactArgs(1),
 		Long: `prove prints a C2SP tlog-proof under the head that the community server receipted
 last. Its extra data is the entry's blind, 32 bytes, and the entry's line. Anybody
@@ -185,7 +205,7 @@ discloses that entry and no other.`,
 			if err != nil {
 				return err
 			}
-			p, err := r.Prove(ctx, rep, seq)
+			p, err := r.Prove(ctx, rep, seq, witness)
 			if err != nil {
 				return err
 			}
@@ -193,13 +213,21 @@ discloses that entry and no other.`,
 			return err
 		}),
 	}
+	cmd.Flags().StringVar(&witness, "witness", "", "under the head that the witness of this `name` has cosigned, instead of the server's receipt")
+	return cmd
 }
 
 func exportCmd(with opener) *cobra.Command {
 	var from, to uint64
+	var pass int64
 	cmd := &cobra.Command{
 		Use: "export", Short: "Print the entries' exact lines", Args: cobra.NoArgs,
+		Long: `export prints the lines as they are hashed and sent, one entry each. With --pass it
+prints what the gate holds of one person, of former epochs too.`,
 		RunE: with(func(ctx context.Context, r *journal.Reader, out io.Writer, _ []string) error {
+			if pass != 0 {
+				return exportPass(ctx, r, out, edge.PassID(pass))
+			}
 			return each(ctx, r, from, func(s edge.Stored) (bool, error) {
 				if to > 0 && s.Seq >= to {
 					return false, nil
@@ -210,6 +238,7 @@ func exportCmd(with opener) *cobra.Command {
 		}),
 	}
 	cmd.Flags().Uint64Var(&from, "from", 0, "first entry")
+	cmd.Flags().Int64Var(&pass, "pass", 0, "only what is about the pass with this `id`")
 	cmd.Flags().Uint64Var(&to, "to", 0, "first entry that is not printed; 0 = all")
 	return cmd
 }

@@ -1,0 +1,97 @@
+package journal
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"gatehouse/edge"
+)
+
+// Ending says who ends a gate's life, and why.
+type Ending struct {
+	By   string `json:"by,omitempty"`
+	Why  string `json:"why,omitempty"`
+	Lose bool   `json:"lose,omitempty"` // also when unreceipted entries are lost
+}
+
+// End is what Decommission came to.
+type End struct {
+	Seq       uint64 // the entry that records it, the one whose content stays
+	Head      edge.Head
+	At        time.Time
+	Destroyed uint64 // entries whose content is gone
+	Sealed    uint64 // entries that only the community can open
+	Lost      uint64 // entries that the server never receipted and that are gone
+}
+
+// Decommission destroys the content of every entry with the keys of its block, and
+// every counter, position and mark. The leaves stay with one entry that says so.
+// Entries that the server has not receipted are sealed to the community's key;
+// without that key it refuses, unless they may be lost.
+func (j *Journal) Decommission(ctx context.Context, e Ending) (End, error) {
+	if open := j.Size() - j.Acked(); open > 0 && j.recipient == nil && !e.Lose {
+		return End{}, fmt.Errorf("%d entries are not receipted by the community server, whose key is not known here: bring the gate online until they are, or say that they may be lost", open)
+	}
+	j.purging.Lock()
+	defer j.purging.Unlock()
+	j.life.RLock()
+	defer j.life.RUnlock()
+	data, err := json.Marshal(e)
+	if err != nil {
+		return End{}, err
+	}
+	out := End{At: time.UnixMilli(j.o.Clock.Now().Time)}
+	if out.Seq, err = j.Append(ctx, &edge.Entry{Kind: edge.KindDecommission, Of: -1, Actor: "system", Stamp: j.o.Clock.Now(), Data: data}, nil); err != nil {
+		return out, err
+	}
+	if out.Head, err = j.HeadAt(ctx, out.Seq+1); err != nil {
+		return out, err
+	}
+	lives, err := j.lives(ctx)
+	if err != nil {
+		return out, err
+	}
+	for _, l := range lives {
+		if j.recipient == nil && l.suffix == "" && l.acked <= out.Seq {
+			out.Lost, l.acked = out.Seq-l.acked, out.Seq
+		}
+		n, err := j.destroyWhere(ctx, l, deletion{Why: "decommission"}, func(seq uint64, _ *edge.Entry) (bool, bool) {
+			return true, l.suffix != "" || seq < out.Seq
+		})
+		out.Destroyed += uint64(n)
+		if err != nil {
+			return out, err
+		}
+	}
+	if err := j.forget(ctx); err != nil {
+		return out, err
+	}
+	if err := j.conn.QueryRowContext(ctx, "SELECT coalesce(sum(count), 0) FROM sealed").Scan(&out.Sealed); err != nil {
+		return out, err
+	}
+	out.Destroyed -= min(out.Destroyed, out.Sealed)
+	if err := j.shrink(ctx); err != nil {
+		return out, err
+	}
+	if j.stale.Load() {
+		return out, errors.New("what was destroyed is still in the WAL: somebody reads the journal; say it again")
+	}
+	return out, nil
+}
+
+// forget drops what is beside the log: counters, and what peers said.
+func (j *Journal) forget(ctx context.Context) error {
+	j.write.Lock()
+	defer j.write.Unlock()
+	return j.tx(ctx, func() error {
+		for _, q := range []string{"DELETE FROM cell", "DELETE FROM peer", "DELETE FROM erasure"} {
+			if _, err := j.conn.ExecContext(ctx, q); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
