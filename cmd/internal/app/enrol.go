@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"time"
 
 	"gatehouse/cmd/internal/config"
@@ -55,6 +56,9 @@ func tlsKey(cfg *config.Gate) (*ecdsa.PrivateKey, error) {
 		der, err := x509.MarshalPKCS8PrivateKey(k)
 		return base64.StdEncoding.EncodeToString(der), err
 	})
+	if err == nil {
+		err = config.OwnLike(path, filepath.Dir(path))
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -21,9 +21,11 @@ import (
 // the journal holds in reserve, and an alert says so.
 const (
 	roomCheck = 500 * time.Millisecond
-	roomLow   = 64 << 20 // free bytes below which room is made, on a large medium
-	roomSpare = 32 << 20 // held in reserve: some twenty thousand entries, beside a grown WAL
-	roomSteps = 64       // of the journal's in one look
+	roomHaste = 100 * time.Millisecond // while there is too little: whoever fills the medium may be quick
+	roomOut   = 4 << 20                // free bytes below which the reserve is used
+	roomLow   = 64 << 20               // free bytes below which room is made, on a large medium
+	roomSpare = 32 << 20               // held in reserve: some twenty thousand entries, beside a grown WAL
+	roomSteps = 64                     // of the journal's in one look
 )
 
 // room is the space of the medium that holds a folder.
@@ -43,13 +45,26 @@ func (r room) low() uint64 { return min(roomLow, r.size/8) }
 // spare is what the journal holds in reserve.
 func (r room) spare() int64 { return int64(min(roomSpare, r.size/16)) }
 
-// storage sees to it that the gate has room, until ctx is done.
+// roomWatch sees to it that the gate has room.
+type roomWatch struct {
+	*App
+	stuck bool   // the journal had nothing to let go of ...
+	acked uint64 // ... when so much of it was receipted
+}
+
+// storage watches the medium's room until ctx is done.
 func (a *App) storage(ctx context.Context) error {
-	t := time.NewTicker(roomCheck)
+	w := &roomWatch{App: a}
+	t := time.NewTimer(0)
 	defer t.Stop()
 	told := ""
 	for {
-		level, err := a.makeRoom(ctx)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-t.C:
+		}
+		level, err := w.makeRoom(ctx)
 		if err != nil && ctx.Err() == nil {
 			a.log.Error("cannot see to the medium's room", "err", err)
 		}
@@ -60,10 +75,9 @@ func (a *App) storage(ctx context.Context) error {
 				told = level
 			}
 		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-t.C:
+		t.Reset(roomCheck)
+		if level != "" {
+			t.Reset(roomHaste)
 		}
 	}
 }
@@ -95,25 +109,49 @@ func (a *App) tellRoom(ctx context.Context, before, now string) error {
 }
 
 // makeRoom looks, and makes room where there is too little.
-func (a *App) makeRoom(ctx context.Context) (level string, err error) {
-	r, err := roomOf(a.cfg.State)
+func (w *roomWatch) makeRoom(ctx context.Context) (level string, err error) {
+	r, err := roomOf(w.cfg.State)
 	if err != nil || r.free >= r.low() {
+		w.stuck = false
 		return "", err
 	}
 	var errs []error
-	for _, f := range a.rubbish() {
+	for _, f := range w.rubbish() {
 		errs = append(errs, os.RemoveAll(f))
 	}
+	// What is released of the reserve others could take: so it is, to make room where
+	// some can be made, or when nothing else is left.
+	out := r.free < roomOut
 	for range roomSteps {
-		if r, err = roomOf(a.cfg.State); err != nil || r.free >= r.low() || ctx.Err() != nil {
-			return levelLow, errors.Join(append(errs, err)...)
+		if ctx.Err() != nil || w.stuck && w.acked == w.Journal.Acked() && !out {
+			break
 		}
-		freed, err := a.Journal.Relieve(ctx)
-		if err != nil || !freed {
+		w.acked = w.Journal.Acked()
+		freed, err := w.Journal.Relieve(ctx)
+		if err != nil {
 			return levelFull, errors.Join(append(errs, err)...)
 		}
+		w.stuck = !freed
+		if w.stuck {
+			break
+		}
+		if r, err = roomOf(w.cfg.State); err != nil || r.free >= r.low() {
+			break
+		}
 	}
-	return levelLow, errors.Join(errs...)
+	switch {
+	case !w.stuck:
+		return levelLow, errors.Join(errs...)
+	case out:
+		return levelFull, errors.Join(errs...)
+	}
+	// The reserve may be in use since it was full a moment ago.
+	if r, err = roomOf(w.cfg.State); err == nil && int64(r.free) > r.spare()+roomOut {
+		err = w.Journal.Hold()
+	} else if _, serr := os.Stat(filepath.Join(w.cfg.State, "journal.db.reserve")); serr != nil {
+		return levelFull, errors.Join(append(errs, err)...)
+	}
+	return levelLow, errors.Join(append(errs, err)...)
 }
 
 // rubbish is what goes first. A damaged journal that is still being carried over
