@@ -3,15 +3,26 @@ package wire
 import (
 	"bytes"
 	"compress/gzip"
+	_ "embed" // for Dictionary
 	"fmt"
 	"io"
 
 	"github.com/klauspost/compress/zstd"
 )
 
+// Dictionary is the zstd dictionary of this version of the wire (RFC 8878 section
+// 5): small payloads are packed with it, and say so by its id. A gate whose link
+// bills by the byte sends single entries most of the time.
+//
+//go:embed dictionary.zdict
+var Dictionary []byte
+
+// small payloads gain from the dictionary; larger ones hold all that is in it.
+const small = 8 << 10
+
 // Compressor packs payloads with zstd. It keeps its buffers between calls and is
 // for one caller at a time.
-type Compressor struct{ enc *zstd.Encoder }
+type Compressor struct{ enc, dict *zstd.Encoder }
 
 // NewCompressor makes a compressor for small machines: window is the number of
 // bytes it looks back, a power of two from 1 KiB; 0 = 256 KiB.
@@ -24,15 +35,25 @@ func NewCompressor(window int) (*Compressor, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot set up compression: %w", err)
 	}
-	return &Compressor{enc}, nil
+	dict, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithLowerEncoderMem(true),
+		zstd.WithWindowSize(2*small), zstd.WithEncoderLevel(zstd.SpeedBetterCompression), zstd.WithEncoderCRC(false), zstd.WithEncoderDict(Dictionary))
+	if err != nil {
+		return nil, fmt.Errorf("cannot set up compression: %w", err)
+	}
+	return &Compressor{enc, dict}, nil
 }
 
 // Pack appends the compressed payload to dst.
-func (c *Compressor) Pack(dst, payload []byte) []byte { return c.enc.EncodeAll(payload, dst) }
+func (c *Compressor) Pack(dst, payload []byte) []byte {
+	if len(payload) <= small {
+		return c.dict.EncodeAll(payload, dst)
+	}
+	return c.enc.EncodeAll(payload, dst)
+}
 
 // decoder is safe for concurrent DecodeAll, which is all that it is used for.
 var decoder = func() *zstd.Decoder {
-	d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxMemory(MaxBatch))
+	d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxMemory(MaxBatch), zstd.WithDecoderDicts(Dictionary))
 	if err != nil {
 		panic(err) // the options are constants
 	}
@@ -40,7 +61,7 @@ var decoder = func() *zstd.Decoder {
 }()
 
 // Expand gives the plain payload: what begins with '{' is plain, 1f 8b is gzip,
-// 28 b5 2f fd is zstd. It refuses what would expand to more than limit bytes.
+// 28 b5 2f fd is zstd, with Dictionary where the frame names it. It refuses what would expand to more than limit bytes.
 func Expand(payload []byte, limit int) ([]byte, error) {
 	switch {
 	case len(payload) > 0 && payload[0] == '{':

@@ -24,6 +24,8 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files again")
 
+var train = flag.Bool("train", false, "make the dictionary anew: what was sent with the old one cannot be read any more")
+
 type key struct {
 	name string
 	priv ed25519.PrivateKey
@@ -485,16 +487,15 @@ func TestAsyncAPIDocument(t *testing.T) {
 	walk(all)
 }
 
-// The size of batches on the wire, everything included. A batch of one entry is the
-// entry, which packs to about 390 bytes alone (no dictionary is shared), and what
-// verifies it: key, root and signature are 132 bytes that nothing makes smaller.
+// The size of batches on the wire, everything included. In a batch of one entry, key,
+// root and signature are 132 bytes that nothing makes smaller.
 func TestBatchSizes(t *testing.T) {
-	full, one, line := sizes(t)
+	full, one, _ := sizes(t)
 	if full > 30 {
 		t.Errorf("%.1f bytes for each entry of full batches, at most 30", full)
 	}
-	if one-line > 325 {
-		t.Errorf("%d bytes for a batch of one entry, which alone takes %d: at most 325 more", one, line)
+	if one > 500 {
+		t.Errorf("%d bytes for a batch of one entry, at most 500", one)
 	}
 }
 

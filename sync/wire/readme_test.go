@@ -74,8 +74,15 @@ func TestReceiverOfTheReadme(t *testing.T) {
 		t.Fatal(err)
 	}
 	zstd := c.Pack(nil, text)
+	more := visits(t, 701)[700]
+	lines = append(lines, more)
+	l.add(t, more)
+	small := c.Pack(nil, l.batch(t, 700))
+	if small[4]&3 == 0 {
+		t.Error("a batch of one entry is packed without the dictionary")
+	}
 	var files []string
-	for i, b := range [][]byte{plain, zipped.Bytes(), zstd} {
+	for i, b := range [][]byte{plain, zipped.Bytes(), zstd, small} {
 		f := filepath.Join(dir, fmt.Sprint("batch", i))
 		if err := os.WriteFile(f, b, 0o644); err != nil {
 			t.Fatal(err)
@@ -86,7 +93,7 @@ func TestReceiverOfTheReadme(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := exec.Command("python3", append([]string{path, vkey}, files...)...).CombinedOutput()
+	out, err := exec.Command("python3", append([]string{path, vkey, "dictionary.zdict"}, files...)...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
@@ -104,10 +111,10 @@ func TestReceiverOfTheReadme(t *testing.T) {
 	if err := os.WriteFile(files[0], changed, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.Command("python3", path, vkey, files[0]).CombinedOutput(); err == nil || !bytes.Contains(out, []byte("not those of the signed head")) {
+	if out, err := exec.Command("python3", path, vkey, "dictionary.zdict", files[0]).CombinedOutput(); err == nil || !bytes.Contains(out, []byte("not those of the signed head")) {
 		t.Errorf("a changed entry: %v\n%.300s", err, out)
 	}
-	gap := exec.Command("python3", path, vkey, files[2])
+	gap := exec.Command("python3", path, vkey, "dictionary.zdict", files[2])
 	if out, err := gap.CombinedOutput(); err == nil {
 		t.Errorf("a gap was taken\n%.300s", out)
 	}
