@@ -876,7 +876,7 @@ func (l *Lane) opened(p *presentation, at time.Time, waited time.Duration) {
 			l.deps.Timings(Timing{Lane: l.cfg.Name, Own: at.Sub(p.inputAt) - waited, Commit: p.commit, Barrier: at.Sub(p.cardAt)})
 		}
 		if l.cur == p {
-			p.deadline = at.Add(l.passage.cfg.OpenFor)
+			p.deadline = at.Add(l.passage.openFor())
 			l.say(device.SignalGo)
 		}
 	})

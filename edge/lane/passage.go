@@ -63,6 +63,8 @@ type Passage struct {
 	shutAt   time.Time // when the barrier is to be secured (again); zero = it need not be
 	retryAt  time.Time // when an opening that was refused is tried again
 	timer    *time.Timer
+
+	wide atomic.Int64 // cfg.OpenFor for the lanes, whose loops are others
 }
 
 // turn is one admission that may pass.
@@ -92,12 +94,16 @@ func NewPassage(cfg PassageConfig, dev PassageDevices, fire *Fire, deps Deps) *P
 		cfg.After = time.Second
 	}
 	p := &Passage{cfg: cfg, dev: dev, deps: deps, fire: fire, log: deps.Log.With("passage", cfg.Name), events: newMailbox(), stopped: make(chan struct{}), pulse: pulse{born: time.Now()}, busy: make(chan struct{}, 1)}
+	p.wide.Store(int64(cfg.OpenFor))
 	p.ledger = newLedger(deps.Journal, p.log)
 	fire.join(p)
 	return p
 }
 
 func (p *Passage) join(l *Lane) { p.lanes = append(p.lanes, l) }
+
+// openFor is how long whoever is admitted has to pass.
+func (p *Passage) openFor() time.Duration { return time.Duration(p.wide.Load()) }
 
 // Name is the passage's name in the configuration.
 func (p *Passage) Name() string { return p.cfg.Name }

@@ -231,7 +231,7 @@ func (a *App) buildLanes(key edge.CredentialKey) error {
 				dev.Barrier = b
 			}
 		}
-		ps := lane.NewPassage(lane.PassageConfig{Name: p.Name, OpenFor: p.OpenFor, HeldOpen: p.HeldOpen}, dev, fire, deps)
+		ps := lane.NewPassage(passageConfig(p), dev, fire, deps)
 		byName[p.Name] = ps
 		a.passages = append(a.passages, ps)
 	}
@@ -287,9 +287,7 @@ func (a *App) buildLanes(key edge.CredentialKey) error {
 				a.panels[l.Name] = p
 			}
 		}
-		lanes = append(lanes, lane.New(lane.Config{Name: l.Name, Label: l.Label, Direction: l.Direction, Level: a.cfg.Level, Area: l.Area, Order: l.Order,
-			Typed: l.Thermometer.Text() == "typed", Present: l.Present, Measure: l.Measure, Refer: l.Refer, Parked: l.Parked, SecondPost: l.Second, Held: l.Held,
-			Remeasures: l.Remeasures, Queue: l.Queue, OnTimeout: l.OnTimeout, Deadline: a.cfg.Journal.Deadline}, dev, byName[l.Passage], deps))
+		lanes = append(lanes, lane.New(laneConfig(a.cfg, l), dev, byName[l.Passage], deps))
 	}
 	a.Lanes = newLanes(lanes)
 	return errors.Join(errs...)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sys/unix"
 )
 
 // Notifier tells the service manager how the daemon is (sd_notify(3)). It does
@@ -17,6 +18,15 @@ type Notifier struct {
 
 // Ready says that the daemon is up; status is for "systemctl status".
 func (n Notifier) Ready(status string) { n.send(daemon.SdNotifyReady + "\nSTATUS=" + status) }
+
+// Reloading says that the configuration is read again; Ready ends it.
+func (n Notifier) Reloading() {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
+		n.Log.Warn("cannot read the monotonic clock", "err", err)
+	}
+	n.send(fmt.Sprintf("%s\nMONOTONIC_USEC=%d", daemon.SdNotifyReloading, ts.Nano()/1000))
+}
 
 // Stopping says that the daemon is going down in order.
 func (n Notifier) Stopping() { n.send(daemon.SdNotifyStopping) }

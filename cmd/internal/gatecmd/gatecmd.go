@@ -136,7 +136,10 @@ func runCmd() *cobra.Command {
 		Use: "run", Short: "Run the gate", Args: cobra.NoArgs,
 		Long: `Run the gate until it is told to stop. A device that is absent makes its lane run
 degraded until the device appears; a wrong configuration starts nothing.
-SIGHUP reads the policy file again.`,
+SIGHUP (systemctl reload gatehouse) reads configuration and policy again without a
+stop of any lane: policy files, and the times, limits and labels of passages and
+lanes are applied; what holds only after a restart is named in the log and in the
+service's status. What is wrong is refused as a whole.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := config.Load(path)
 			if err != nil {
@@ -146,12 +149,11 @@ SIGHUP reads the policy file again.`,
 			n := &app.Notifier{Log: log}
 			a, err := app.Build(cmd.Context(), cfg, app.Options{Version: version.String(), Build: version.Built(), Log: log, TrustClock: trust, Notifier: n,
 				Ready: func(a *app.App) {
-					status := fmt.Sprintf("%s: %d lanes, policy %s", cfg.Name, len(a.Lanes.Views()), a.Policies.Hash())
 					log.Info("the gate is open for business", "gate", cfg.Gate, "lanes", len(a.Lanes.Views()), "policy", a.Policies.Hash(), "entries", a.Journal.Size())
 					if a.Console != nil {
 						log.Info("the guard's page", "address", a.Console.URL())
 					}
-					n.Ready(status)
+					n.Ready(status(a))
 				}})
 			if err != nil {
 				return err
@@ -165,9 +167,7 @@ SIGHUP reads the policy file again.`,
 					case <-cmd.Context().Done():
 						return
 					case <-hup:
-						if err := a.Policies.Reload(cmd.Context()); err != nil {
-							log.Error("the policy file is refused; what was in force stays in force", "err", err)
-						}
+						reload(cmd.Context(), a, path, n)
 					}
 				}
 			}()
