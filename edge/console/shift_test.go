@@ -238,6 +238,9 @@ func TestInspectorReads(t *testing.T) {
 			t.Errorf("%s: %d", path, w.Code)
 		}
 	}
+	if body := c.request("GET", "/passes?name=x", nil, me).Body.String(); strings.Contains(body, `value="suspended"`) || strings.Contains(body, `data-may="act`) {
+		t.Error("the page offers to suspend a pass")
+	}
 	before := c.crewNow(t)
 	for path, form := range formsOf {
 		if path == "/leave" || path == "/enter" || path == "/relief" {

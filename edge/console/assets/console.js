@@ -98,6 +98,7 @@ addEventListener("submit", async (e) => {
 // the guard.
 addEventListener("keydown", (e) => {
   if (e.ctrlKey || e.altKey || e.metaKey || e.target.closest("input, select, textarea")) return;
+  if (!document.body.dataset.may?.split(" ").includes("act")) return;
   const waiting = document.querySelectorAll(".lane.referred, .lane.denied, .lane.measuring");
   const lane = e.target.closest(".lane") ?? (waiting.length === 1 ? waiting[0] : null);
   const b = lane?.querySelector(`[data-key="${CSS.escape(e.key.toLowerCase())}"]:not(:disabled)`);
