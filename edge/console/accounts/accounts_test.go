@@ -105,7 +105,7 @@ func TestFirstStart(t *testing.T) {
 		t.Errorf("another code: %q", again)
 	}
 	for _, bad := range []string{"", "AAAA-AAAA-AAAA", code + "A", strings.Repeat("A", 1<<20)} {
-		if _, _, err := a.Setup(ctx, bad, "钱", pin); !errors.Is(err, ErrWrong) && !errors.As(err, &LockedError{}) {
+		if _, _, err := a.Setup(ctx, bad, "钱", pin); !errors.Is(err, ErrWrong) {
 			t.Errorf("%.20q: %v", bad, err)
 		}
 	}
@@ -420,19 +420,36 @@ func TestGuessingLocksOutOnlyTheGuesser(t *testing.T) {
 		_, _, err := a.Login(ctx, Login{Who: "7", Secret: "wrong", Device: tablet})
 		var locked LockedError
 		if errors.As(err, &locked) {
-			if locked.For > waitKnown {
+			if locked.For > waitOwn {
 				t.Fatalf("a wait of %v at the own tablet", locked.For)
 			}
 			c.Advance(locked.For)
 		}
 	}
-	// Another person's device token opens no short wait.
+	// A relief who has never been at this tablet is not kept out by whoever guesses
+	// elsewhere either, and waits longer there than its own people.
 	add(t, a, Guard, 8)
 	for range freeTries + 1 {
-		_, _, _ = a.Login(ctx, Login{Who: "8", Secret: "wrong", Device: tablet})
+		_, _, _ = a.Login(ctx, Login{Who: "8", Secret: "wrong"})
 	}
 	if _, _, err := a.Login(ctx, Login{Who: "8", Secret: pin}); !errors.As(err, &LockedError{}) {
-		t.Errorf("counted as known: %v", err)
+		t.Errorf("elsewhere: %v", err)
+	}
+	if _, _, err := a.Login(ctx, Login{Who: "8", Secret: pin, Device: tablet}); err != nil {
+		t.Errorf("the relief is kept out: %v", err)
+	}
+	add(t, a, Guard, 9)
+	var longest time.Duration
+	for range 60 {
+		_, _, err := a.Login(ctx, Login{Who: "9", Secret: "wrong", Device: tablet})
+		var locked LockedError
+		if errors.As(err, &locked) {
+			longest = max(longest, locked.For)
+			c.Advance(locked.For)
+		}
+	}
+	if longest != waitGate {
+		t.Errorf("waits of %v at a tablet of the gate", longest)
 	}
 }
 

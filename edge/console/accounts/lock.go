@@ -13,23 +13,46 @@ import (
 )
 
 // Waiting after wrong secrets. The first few are free: people err. Then the wait
-// doubles up to a limit, and it is counted apart for devices on which the person
+// doubles up to a limit, and it is counted apart for each device on which somebody
 // has logged in before: whoever guesses from elsewhere makes elsewhere wait, not
-// the guard at the gate's own tablet, so nobody can lock out the only guard.
+// the guard at the gate's own tablet, so nobody can lock out the only guard, nor a
+// relief who takes over there for the first time.
 // The time is that since boot, which no setting of the clock moves; after a new
 // start of the machine the whole wait begins again.
 const (
 	freeTries   = 3
-	waitKnown   = time.Minute      // at most, on a device that the person has used
+	waitOwn     = time.Minute      // at most, on a device that the person has used
+	waitGate    = 5 * time.Minute  // at most, on one that somebody of the gate has used
 	waitUnknown = 15 * time.Minute // at most, elsewhere: 96 tries in a day
 )
 
-// delay is the wait after so many failures.
-func delay(fails int, known bool) time.Duration {
-	most := waitUnknown
-	if known {
-		most = waitKnown
+// origin is where a login comes from, and how long it waits at most.
+type origin struct {
+	device []byte // empty = elsewhere
+	most   time.Duration
+}
+
+func (a *Accounts) origin(ctx context.Context, number int64, device string) (origin, error) {
+	elsewhere := origin{[]byte{}, waitUnknown}
+	if device == "" || number == 0 {
+		return elsewhere, nil
 	}
+	var own, gate bool
+	d := digest(device)
+	if err := a.db.R.QueryRowContext(ctx, "SELECT coalesce(max(number = ?), 0), count(*) > 0 FROM devices WHERE token = ?", number, d).Scan(&own, &gate); err != nil {
+		return origin{}, err
+	}
+	switch {
+	case own:
+		return origin{d, waitOwn}, nil
+	case gate:
+		return origin{d, waitGate}, nil
+	}
+	return elsewhere, nil
+}
+
+// delay is the wait after so many failures.
+func delay(fails int, most time.Duration) time.Duration {
 	if fails < freeTries {
 		return 0
 	}
@@ -37,12 +60,12 @@ func delay(fails int, known bool) time.Duration {
 }
 
 // remains is what is left of a wait.
-func remains(fails int, known bool, boot string, mono int64, now edge.Stamp) time.Duration {
+func remains(fails int, most time.Duration, boot string, mono int64, now edge.Stamp) time.Duration {
 	since := now.Mono
 	if boot == now.Boot {
 		since = now.Mono - mono
 	}
-	return delay(fails, known) - time.Duration(since)*time.Millisecond
+	return delay(fails, most) - time.Duration(since)*time.Millisecond
 }
 
 func digest(token string) []byte {
@@ -84,19 +107,14 @@ func (a *Accounts) prove(ctx context.Context, number int64, secret, device strin
 		return p, err
 	}
 	number = p.Number
-	origin, known := []byte{}, false
-	if device != "" && number != 0 {
-		if err := a.db.R.QueryRowContext(ctx, "SELECT count(*) > 0 FROM devices WHERE token = ? AND number = ?", digest(device), number).Scan(&known); err != nil {
-			return p, err
-		}
-		if known {
-			origin = digest(device)
-		}
+	from, err := a.origin(ctx, number, device)
+	if err != nil {
+		return p, err
 	}
 	now := a.now()
 	// The failure is counted before the secret is looked at, so that ten tries at
 	// once are ten tries.
-	fails, wait, err := a.count(ctx, number, origin, known, now)
+	fails, wait, err := a.count(ctx, number, from, now)
 	if err != nil {
 		return p, err
 	}
@@ -105,21 +123,21 @@ func (a *Accounts) prove(ctx context.Context, number int64, secret, device strin
 	}
 	ok, err := a.verify(ctx, stored, secret)
 	if err != nil {
-		return p, errors.Join(err, a.uncount(ctx, number, origin))
+		return p, errors.Join(err, a.uncount(ctx, number, from))
 	}
 	if ok {
-		_, err := a.db.W.ExecContext(ctx, "DELETE FROM attempts WHERE number = ? AND origin = ?", number, origin)
+		_, err := a.db.W.ExecContext(ctx, "DELETE FROM attempts WHERE number = ? AND origin = ?", number, from.device)
 		return p, err
 	}
-	if d := delay(fails, known); d > 0 {
-		if err := a.record(ctx, "system", map[string]any{"action": "lock", "account": number, "fails": fails, "seconds": int(d.Seconds()), "known_device": known}); err != nil {
+	if d := delay(fails, from.most); d > 0 {
+		if err := a.record(ctx, "system", map[string]any{"action": "lock", "account": number, "fails": fails, "seconds": int(d.Seconds()), "known_device": len(from.device) > 0}); err != nil {
 			return p, err
 		}
 	}
 	return p, ErrWrong
 }
 
-func (a *Accounts) count(ctx context.Context, number int64, origin []byte, known bool, now edge.Stamp) (fails int, wait time.Duration, err error) {
+func (a *Accounts) count(ctx context.Context, number int64, from origin, now edge.Stamp) (fails int, wait time.Duration, err error) {
 	tx, err := a.db.W.BeginTx(ctx, nil)
 	if err != nil {
 		return 0, 0, err
@@ -127,22 +145,22 @@ func (a *Accounts) count(ctx context.Context, number int64, origin []byte, known
 	defer func() { _ = tx.Rollback() }()
 	var boot string
 	var mono int64
-	err = tx.QueryRowContext(ctx, "SELECT fails, boot, mono FROM attempts WHERE number = ? AND origin = ?", number, origin).Scan(&fails, &boot, &mono)
+	err = tx.QueryRowContext(ctx, "SELECT fails, boot, mono FROM attempts WHERE number = ? AND origin = ?", number, from.device).Scan(&fails, &boot, &mono)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return 0, 0, err
 	}
-	if wait := remains(fails, known, boot, mono, now); fails > 0 && wait > 0 {
+	if wait := remains(fails, from.most, boot, mono, now); fails > 0 && wait > 0 {
 		return fails, wait, nil
 	}
 	fails++
-	if _, err := tx.ExecContext(ctx, "INSERT OR REPLACE INTO attempts (number, origin, fails, boot, mono) VALUES (?, ?, ?, ?, ?)", number, origin, min(fails, 1000), now.Boot, now.Mono); err != nil {
+	if _, err := tx.ExecContext(ctx, "INSERT OR REPLACE INTO attempts (number, origin, fails, boot, mono) VALUES (?, ?, ?, ?, ?)", number, from.device, min(fails, 1000), now.Boot, now.Mono); err != nil {
 		return 0, 0, err
 	}
 	return fails, 0, tx.Commit()
 }
 
 // uncount takes back a failure that was none: the secret was never looked at.
-func (a *Accounts) uncount(ctx context.Context, number int64, origin []byte) error {
-	_, err := a.db.W.ExecContext(context.WithoutCancel(ctx), "UPDATE attempts SET fails = max(0, fails - 1) WHERE number = ? AND origin = ?", number, origin)
+func (a *Accounts) uncount(ctx context.Context, number int64, from origin) error {
+	_, err := a.db.W.ExecContext(context.WithoutCancel(ctx), "UPDATE attempts SET fails = max(0, fails - 1) WHERE number = ? AND origin = ?", number, from.device)
 	return err
 }
