@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"math/big"
 	"net"
@@ -20,6 +21,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -545,6 +547,51 @@ func TestCarriedByHand(t *testing.T) {
 		t.Fatal(err)
 	}
 	start(t, conf, app.Options{TrustClock: true}).receipted(t)
+}
+
+// An installer is root; the daemon is not, and must be able to read what the
+// enrolment leaves.
+func TestFilesBelongToTheDaemon(t *testing.T) {
+	e := newEstate(t)
+	conf := gateFolder(t, "east")
+	state := filepath.Join(filepath.Dir(conf), "state")
+	if err := os.Mkdir(state, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	owner := os.Geteuid()
+	if owner == 0 {
+		owner = 65534
+		if err := os.Chown(state, owner, owner); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e.join(t, conf, "approve")
+	if err := enroll(t.Context(), io.Discard, conf, "--request", filepath.Join(t.TempDir(), "again")); err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	if err := filepath.WalkDir(state, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		st, err := d.Info()
+		if err != nil {
+			return err
+		}
+		n++
+		if uid := st.Sys().(*syscall.Stat_t).Uid; int(uid) != owner {
+			t.Errorf("%s belongs to %d, the state folder to %d", path, uid, owner)
+		}
+		if st.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s has mode %o", path, st.Mode().Perm())
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if n < 9 {
+		t.Errorf("only %d files", n)
+	}
 }
 
 // sleeper is a board that wakes up with its clock where it stood.
