@@ -2,6 +2,8 @@ package outage
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"flag"
 	"fmt"
@@ -12,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/cryptotest"
 	"testing/synctest"
 	"time"
 
@@ -25,19 +28,34 @@ var (
 	soakFrom  = flag.Uint64("soak.from", 3, "the first run's seed")
 )
 
-// ether is a broker and its lines in memory. What it does follows from its random
-// source; the time is that of the bubble.
+// ether is a broker and its lines in memory. What it does with a message follows
+// from the seed, the message's line and how many went over that line before, not
+// from what runs beside it; the time is that of the bubble.
 type ether struct {
 	mu        sync.Mutex
-	rnd       *rand.Rand
+	seed      uint64
 	members   []*member
+	sent      map[string]uint64 // messages by line
 	loss, dup float64
 	slowest   time.Duration
+	trace     uint64 // of every message and its time; the same whatever order one moment has
+	messages  int
+}
+
+func newEther(seed uint64) *ether {
+	return &ether{seed: seed, sent: map[string]uint64{}, slowest: time.Millisecond}
+}
+
+// sum is a hash of texts and numbers.
+func sum(parts ...any) uint64 {
+	h := sha256.Sum256(fmt.Append(nil, parts...))
+	return binary.BigEndian.Uint64(h[:])
 }
 
 // member is one client.
 type member struct {
 	e         *ether
+	name      string
 	subs      map[string]func(string, []byte)
 	onConnect []func(context.Context)
 	one       sync.Mutex // one message at a time
@@ -45,10 +63,10 @@ type member struct {
 	life      int
 }
 
-func (e *ether) member() *member {
-	m := &member{e: e, subs: map[string]func(string, []byte){}}
+func (e *ether) member(kind string) *member {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	m := &member{e: e, name: fmt.Sprint(kind, len(e.members)), subs: map[string]func(string, []byte){}}
 	e.members = append(e.members, m)
 	return m
 }
@@ -75,27 +93,45 @@ func (m *member) set(up bool) {
 	}
 }
 
+// forget is a broker that ends and begins anew with nothing it had.
+func (e *ether) forget() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, m := range e.members {
+		m.life++
+	}
+}
+
 func (m *member) Publish(_ context.Context, topic string, payload []byte, _ bool) error {
-	m.e.mu.Lock()
-	defer m.e.mu.Unlock()
+	e := m.e
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	if !m.up {
 		return errors.New("offline")
 	}
-	for _, to := range m.e.members {
+	e.messages++
+	e.trace += sum(time.Now().UnixNano(), " ", m.name, " ", topic, " ", string(payload))
+	for _, to := range e.members {
 		for filter, f := range to.subs {
-			if !to.up || !fits(filter, topic) || m.e.rnd.Float64() < m.e.loss {
+			if !to.up || !fits(filter, topic) {
+				continue
+			}
+			line := m.name + " " + topic + " " + to.name
+			e.sent[line]++
+			rnd := rand.New(rand.NewPCG(e.seed, sum(line, " ", e.sent[line])))
+			if rnd.Float64() < e.loss {
 				continue
 			}
 			n := 1
-			if m.e.rnd.Float64() < m.e.dup {
+			if rnd.Float64() < e.dup {
 				n = 2
 			}
 			life := to.life
 			for range n {
-				time.AfterFunc(time.Duration(m.e.rnd.Int64N(int64(m.e.slowest)))+time.Millisecond, func() {
-					m.e.mu.Lock()
+				time.AfterFunc(time.Duration(rnd.Int64N(int64(e.slowest)))+time.Millisecond, func() {
+					e.mu.Lock()
 					there := to.up && to.life == life
-					m.e.mu.Unlock()
+					e.mu.Unlock()
 					if there {
 						to.one.Lock()
 						defer to.one.Unlock()
@@ -122,30 +158,64 @@ func fits(filter, topic string) bool {
 }
 
 // TestSoak lets a gate and a server live through weeks of faults: outages of days,
-// loss, duplicates, reordering, crashes of both, a medium restored from an image.
-// At the end every entry that was committed and not lost with its medium is at the
-// server; without restored media, each exactly once and in order.
+// loss, duplicates, reordering, crashes of both, a broker that forgets, a gate's
+// clock that jumps (to the server this is the same as its own jumping the other
+// way), a medium restored from an image. At the end every entry that was committed
+// and not lost with its medium is at the server; without restored media, each
+// exactly once and in order. A seed is a run: it comes out the same each time.
 func TestSoak(t *testing.T) {
-	// Coders that packages share make their channels at the first use, which must be
-	// outside a bubble.
-	warm := newEstate(t)
-	air := &ether{rnd: rand.New(rand.NewPCG(0, 0)), slowest: time.Millisecond}
-	warm.startServer(air.member())
-	warm.startGate(air.member(), uplink.Config{})
-	warm.drained(20 * time.Second)
-	warm.stopGate()
-	warm.stopServer()
+	warm(t)
 	for i := range uint64(*soakSeeds) {
 		seed := *soakFrom + i
-		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) { synctest.Test(t, func(t *testing.T) { soak(t, seed) }) })
+		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) { bubble(t, seed, rounds) })
 	}
 }
 
-func soak(t *testing.T, seed uint64) {
+// What a seed does, it does again: the same messages at the same moments.
+func TestSoakReplays(t *testing.T) {
+	warm(t)
+	for _, seed := range []uint64{6, 11} { // with and without restored media
+		var first uint64
+		for i := range 3 {
+			t.Run(fmt.Sprint("seed=", seed, "/", i), func(t *testing.T) {
+				trace := bubble(t, seed, 6)
+				if i == 0 {
+					first = trace
+				} else if trace != first {
+					t.Errorf("trace %016x, the first time it was %016x", trace, first)
+				}
+			})
+		}
+	}
+}
+
+// warm runs everything once: coders that packages share make their channels at the
+// first use, which must be outside a bubble.
+func warm(t *testing.T) {
+	e := newEstate(t)
+	air := newEther(0)
+	e.startServer(air.member("server"))
+	e.startGate(air.member("gate"), uplink.Config{})
+	e.drained(20 * time.Second)
+	e.stopGate()
+	e.stopServer()
+}
+
+func bubble(t *testing.T, seed uint64, rounds int) (trace uint64) {
+	cryptotest.SetGlobalRandom(t, seed)
+	synctest.Test(t, func(t *testing.T) { trace = soak(t, seed, rounds) })
+	return trace
+}
+
+// rounds are the outages of a run.
+const rounds = 25
+
+func soak(t *testing.T, seed uint64, rounds int) (trace uint64) {
 	began := time.Now()
 	rnd := rand.New(rand.NewPCG(seed, 7))
-	air := &ether{rnd: rand.New(rand.NewPCG(seed, 8)), loss: rnd.Float64() * 0.2, dup: rnd.Float64() * 0.2,
-		slowest: []time.Duration{50 * time.Millisecond, 2 * time.Second, 60 * time.Second}[rnd.IntN(3)]}
+	air := newEther(seed)
+	air.loss, air.dup = rnd.Float64()*0.2, rnd.Float64()*0.2
+	air.slowest = []time.Duration{50 * time.Millisecond, 2 * time.Second, 60 * time.Second}[rnd.IntN(3)]
 	restores := seed%3 == 0
 	e := newEstate(t)
 	path := filepath.Join(e.dir, "journal.db")
@@ -158,6 +228,7 @@ func soak(t *testing.T, seed uint64) {
 	var fresh []int            // those on this medium since its image was taken
 	next := 0
 	add := func(n int) {
+		synctest.Wait() // what was begun comes first, always
 		for range n {
 			e.clock.Advance(time.Duration(rnd.IntN(60_000)) * time.Millisecond)
 			x := &edge.Entry{Kind: edge.KindTest, Of: -1, Actor: "system", Stamp: e.clock.Now(), Data: fmt.Appendf(nil, `{"id":%d}`, next)}
@@ -167,15 +238,17 @@ func soak(t *testing.T, seed uint64) {
 			expected[next] = true
 			fresh = append(fresh, next)
 			next++
+			synctest.Wait() // whoever sends sees every entry by itself, however fast this machine is
 		}
 	}
 	var gate *member
 	startGate := func() {
 		epochs[e.j.Epoch()] = true
-		gate = air.member()
+		gate = air.member("gate")
 		e.startGate(gate, cfg)
 	}
 	restart := func(f func()) {
+		synctest.Wait()
 		e.stopGate()
 		epochs[e.j.Epoch()] = true
 		if err := e.j.Close(); err != nil {
@@ -195,21 +268,28 @@ func soak(t *testing.T, seed uint64) {
 	}
 	startGate()
 	image := false
-	for range 25 {
+	for range rounds {
 		// Days without a server.
 		add(rnd.IntN(60))
 		time.Sleep(time.Duration(rnd.IntN(8*24)) * time.Hour)
 		add(rnd.IntN(60))
-		e.startServer(air.member())
+		e.startServer(air.member("server"))
 		for range 1 + rnd.IntN(8) {
-			switch rnd.IntN(5) {
+			synctest.Wait()
+			switch rnd.IntN(7) {
 			case 0:
 				gate.set(false)
 				time.Sleep(time.Duration(rnd.IntN(100)) * time.Second)
 				gate.set(true)
+			case 3:
+				air.forget()
+			case 4:
+				at := e.clock.Now()
+				at.Time += int64(rnd.IntN(4*86_400_000) - 2*86_400_000)
+				e.clock.Set(at)
 			case 1:
 				e.stopServer() // whatever it was doing
-				e.startServer(air.member())
+				e.startServer(air.member("server"))
 			case 2:
 				restart(func() {
 					if restores && !image {
@@ -246,7 +326,7 @@ func soak(t *testing.T, seed uint64) {
 	air.mu.Lock()
 	air.loss, air.dup = 0, 0
 	air.mu.Unlock()
-	e.startServer(air.member())
+	e.startServer(air.member("server"))
 	add(1)
 	time.Sleep(3 * time.Hour)
 	if e.j.Acked() != e.j.Size() {
@@ -283,10 +363,14 @@ func soak(t *testing.T, seed uint64) {
 			t.Errorf("entry %d is at the server %d times", id, n)
 		}
 	}
-	t.Logf("%v, %d entries, %d epochs, %d entries came again after the last start of the server", time.Since(began).Round(time.Hour), next, len(counts), e.srv.Repeated())
+	days := time.Since(began).Hours() / 24
 	e.stopGate()
 	e.stopServer()
 	if err := e.j.Close(); err != nil {
 		t.Fatal(err)
 	}
+	air.mu.Lock()
+	defer air.mu.Unlock()
+	t.Logf("%.0f days, %d entries, %d epochs, %d messages, trace %016x", days, next, len(counts), air.messages, air.trace)
+	return air.trace
 }
