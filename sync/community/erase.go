@@ -44,6 +44,9 @@ func (s *Server) ErasePerson(ctx context.Context, site string, pass edge.PassID,
 			return err
 		}
 		inRoster = n > 0
+		if err := dropFresh(ctx, tx, site); err != nil {
+			return err
+		}
 		_, err = tx.ExecContext(ctx, `INSERT INTO erasure (site, pass, at, by) VALUES ($1, $2, $3, $4)
 			ON CONFLICT (site, pass) DO UPDATE SET at = excluded.at, by = excluded.by`, site, int64(pass), e.at, by)
 		return err

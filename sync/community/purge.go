@@ -49,6 +49,9 @@ func (s *Server) Purge(ctx context.Context, now time.Time, r Retention) (Destroy
 	}
 	list := strings.Join(quoted, ", ")
 	var d Destroyed
+	if err := s.store.sweepFresh(ctx, now); err != nil {
+		return d, err
+	}
 	for _, c := range []struct {
 		cond   string
 		before time.Time

@@ -443,6 +443,9 @@ func (c *committer) decide(ctx context.Context, p *prepared, v *verdict) error {
 		cur = x
 	}
 	end := b.First + b.Count
+	if len(b.Edges) > 0 && cur.public == p.public {
+		return c.ahead(ctx, p, v, cur)
+	}
 	switch {
 	case cur.public != p.public:
 		return c.refuse(ctx, p, v, cur, wire.RefusedEpoch, "this epoch belongs to another device")

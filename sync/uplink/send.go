@@ -31,7 +31,9 @@ type sender struct {
 	timeout time.Duration
 	pause   time.Time // nothing is sent before
 	meter   meter
-	back    struct { // the last time it went back for a gap
+	ahead   uint64    // up to here, entries went ahead of the backlog
+	aheadAt time.Time // the last time
+	back    struct {  // the last time it went back for a gap
 		to uint64
 		at time.Time
 	}
@@ -72,6 +74,7 @@ func (u *Uplink) send(ctx context.Context) error {
 func (s *sender) restart() {
 	s.epoch, s.next = s.j.Epoch(), s.j.Acked()
 	s.flights, s.since, s.timeout, s.pause = nil, time.Time{}, s.cfg.Resend, time.Time{}
+	s.ahead = 0
 }
 
 // goBack takes what is on its way as lost.
@@ -106,15 +109,35 @@ func (s *sender) fill(ctx context.Context) (wake time.Time, grown uint64) {
 		if s.since.IsZero() {
 			s.since = now
 		}
-		if !s.t.Connected() || len(s.flights) >= s.cfg.Window {
-			return wake, never // the connection or a receipt wakes the loop
+		if !s.t.Connected() {
+			return wake, never // the connection wakes the loop
 		}
 		free := s.meter.free(now)
 		if s.pause.After(free) {
 			free = s.pause
 		}
+		grown = never
+		if s.behind(size) {
+			// What happens now does not wait for what happened weeks ago.
+			due := earlier(now.Add(time.Hour), later(s.aheadAt.Add(aheadEvery), free))
+			switch {
+			case s.ahead >= size:
+				grown = size
+			case due.After(now):
+				wake = earlier(wake, due)
+			default:
+				s.aheadAt = now
+				if err := s.sendAhead(ctx, now, size); err != nil && ctx.Err() == nil {
+					s.note(err)
+				}
+				continue
+			}
+		}
+		if len(s.flights) >= s.cfg.Window {
+			return wake, grown // a receipt wakes the loop
+		}
 		if free.After(now) {
-			return earlier(wake, free), never
+			return earlier(wake, free), grown
 		}
 		if due := s.since.Add(s.cfg.Age); due.After(now) && size-s.next < uint64(s.cfg.Entries) {
 			return earlier(wake, due), s.next + uint64(s.cfg.Entries) - 1
@@ -128,6 +151,42 @@ func (s *sender) fill(ctx context.Context) (wake time.Time, grown uint64) {
 		}
 	}
 	return wake, never
+}
+
+// behind reports whether so much waits that a new entry would not go soon.
+func (s *sender) behind(size uint64) bool {
+	return size-s.next > uint64(s.cfg.Entries*s.cfg.Window)
+}
+
+// sendAhead sends the newest entries ahead of their turn, with what proves that
+// they are in the journal. They go once, unconfirmed: they come again.
+func (s *sender) sendAhead(ctx context.Context, now time.Time, size uint64) error {
+	first := max(s.ahead, size-min(size, aheadMost))
+	s.ahead = size
+	entries, runs, err := s.gather(ctx, first, int(size-first))
+	if err != nil {
+		return err
+	}
+	edges, err := s.j.Edges(ctx, first)
+	if err != nil {
+		return err
+	}
+	payload, _, err := s.encode(ctx, entries, runs, edges)
+	if err != nil {
+		return err
+	}
+	if err := s.publish(ctx, wire.Journal, payload, false); err != nil {
+		return fmt.Errorf("cannot send ahead: %w", err)
+	}
+	s.meter.spent(now, len(payload))
+	return nil
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 func earlier(a, b time.Time) time.Time {
@@ -168,7 +227,7 @@ func (s *sender) batch(ctx context.Context, first uint64) ([]byte, flight, error
 		if err != nil {
 			return nil, flight{}, err
 		}
-		payload, f, err := s.encode(ctx, entries, runs)
+		payload, f, err := s.encode(ctx, entries, runs, nil)
 		if err != nil {
 			return nil, flight{}, err
 		}
@@ -219,9 +278,12 @@ func (s *sender) gather(ctx context.Context, first uint64, n int) ([]edge.Stored
 	return out, runs, nil
 }
 
-func (s *sender) encode(ctx context.Context, entries []edge.Stored, runs []wire.HeaderSealed) ([]byte, flight, error) {
+func (s *sender) encode(ctx context.Context, entries []edge.Stored, runs []wire.HeaderSealed, edges [][32]byte) ([]byte, flight, error) {
 	f := flight{first: entries[0].Seq, end: entries[0].Seq + uint64(len(entries))}
 	b := wire.Batch{Header: wire.Header{Site: s.cfg.Site, Gate: s.cfg.Gate, Epoch: s.epoch, First: f.first, Sealed: runs}}
+	for i := range edges {
+		b.Edges = append(b.Edges, edges[i][:])
+	}
 	keys, err := s.j.BlockKeys(ctx, f.first, f.end-f.first)
 	if err != nil {
 		return nil, f, err

@@ -36,6 +36,8 @@ type Journal interface {
 	Sealed(ctx context.Context, seq uint64) (edge.Sealed, error)
 	BlockKeys(ctx context.Context, from, count uint64) ([]edge.KeyOfBlock, error)
 	HeadAt(ctx context.Context, size uint64) (edge.Head, error)
+	// Edges gives the roots of the perfect subtrees that cover the first size entries.
+	Edges(ctx context.Context, size uint64) ([][32]byte, error)
 	Acknowledge(ctx context.Context, epoch edge.Epoch, size uint64, receipt []byte) error
 }
 
@@ -76,6 +78,8 @@ const (
 	refusedWait = time.Minute      // before trying again what a person must settle
 	publishWait = 10 * time.Second // for the connection to take a message
 	statusEvery = 5 * time.Minute  // a new nonce and status
+	aheadEvery  = time.Second      // between batches that go ahead of a backlog
+	aheadMost   = 64               // entries of such a batch
 	receiptsMax = 16               // receipts not handled yet; more come again
 )
 

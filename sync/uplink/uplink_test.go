@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"math/bits"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -147,6 +148,18 @@ func (m *memory) Read(_ context.Context, from uint64, maxEntries, maxBytes int) 
 	return out, nil
 }
 
+func (m *memory) Edges(_ context.Context, size uint64) ([][32]byte, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var out [][32]byte
+	for at := uint64(0); at < size; {
+		level := bits.Len64(size-at) - 1
+		out = append(out, m.tree[tlog.StoredHashIndex(level, int64(at>>level))])
+		at += 1 << level
+	}
+	return out, nil
+}
+
 // Sealed knows no run: nothing here is past its retention.
 func (m *memory) Sealed(_ context.Context, seq uint64) (edge.Sealed, error) {
 	return edge.Sealed{}, fmt.Errorf("entry %d: %w", seq, edge.ErrUnknown)
@@ -198,6 +211,7 @@ func (m *memory) fork(from uint64) {
 
 // receiver is the server: it stores once, verifies every leaf and head, and answers.
 type receiver struct {
+	ahead  []*wire.Batch
 	t      *testing.T
 	logs   map[edge.Epoch]*stored
 	alerts []wire.AlertMessage
@@ -218,6 +232,10 @@ func (r *receiver) journal(payload []byte) *wire.Receipt {
 		r.t.Fatal(err)
 	}
 	r.bytes += len(payload)
+	if len(b.Edges) > 0 {
+		r.ahead = append(r.ahead, b)
+		return nil
+	}
 	l := r.logs[b.Epoch]
 	if l == nil {
 		l = &stored{}
@@ -346,7 +364,11 @@ func (n *network) arrive(topic string, payload []byte) {
 		n.r.status = append(n.r.status, m)
 		return
 	}
-	b, err := n.r.journal(payload).Encode()
+	receipt := n.r.journal(payload)
+	if receipt == nil {
+		return // ahead of its turn
+	}
+	b, err := receipt.Encode()
 	if err != nil {
 		n.r.t.Error(err)
 	}
@@ -674,6 +696,70 @@ func TestAlertsDoNotWaitForTheBacklog(t *testing.T) {
 			t.Errorf("%d alerts", len(n.r.alerts))
 		}
 	})
+}
+
+// What happens now goes ahead of a backlog, and anyone can verify it without the
+// backlog; in its turn it comes again.
+func TestFreshEntriesDoNotWaitForTheBacklog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, n := newMemory(7), newNetwork(t, 8)
+		start(t, Config{Metered: Metered{Rate: 200, Burst: 20_000}, Entries: 100, Window: 2}, m, n)
+		for i := range 50_000 {
+			m.append(line(i))
+		}
+		n.connect(true)
+		time.Sleep(time.Minute)
+		m.append(`{"v":1,"kind":"test","t":1,"off":0,"boot":"b","mono":1,"clock":"synced","data":{"now":true}}`)
+		time.Sleep(20 * time.Second)
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		if m.Acked() > 40_000 {
+			t.Fatalf("%d entries acknowledged: the link is too fast for this test", m.Acked())
+		}
+		var last *wire.Batch
+		for _, b := range n.r.ahead {
+			if b.First+b.Count == 50_001 {
+				last = b
+			}
+		}
+		if last == nil {
+			t.Fatalf("the entry waits behind the backlog: %d batches ahead", len(n.r.ahead))
+		}
+		var edges tree2
+		for _, e := range last.Edges {
+			edges.hashes = append(edges.hashes, tlog.Hash(e))
+		}
+		edges.size = last.First
+		for i, l := range last.Lines {
+			d := edge.LeafData(last.Blind(last.First+uint64(i)), l)
+			edges.add(tlog.RecordHash(d[:]))
+		}
+		if h := m.tree.root(50_001); edges.root() != tlog.Hash(h) {
+			t.Error("the edges and the entries do not give the head's root")
+		}
+	})
+}
+
+// tree2 is an RFC 6962 tree as the roots of its perfect subtrees.
+type tree2 struct {
+	size   uint64
+	hashes []tlog.Hash
+}
+
+func (t *tree2) add(h tlog.Hash) {
+	for n := t.size; n&1 == 1; n >>= 1 {
+		h = tlog.NodeHash(t.hashes[len(t.hashes)-1], h)
+		t.hashes = t.hashes[:len(t.hashes)-1]
+	}
+	t.hashes, t.size = append(t.hashes, h), t.size+1
+}
+
+func (t *tree2) root() tlog.Hash {
+	h := t.hashes[len(t.hashes)-1]
+	for i := len(t.hashes) - 2; i >= 0; i-- {
+		h = tlog.NodeHash(t.hashes[i], h)
+	}
+	return h
 }
 
 func TestMeteredRateAndQuietHours(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"math/bits"
 	"slices"
 
 	"gatehouse/edge"
@@ -26,6 +27,11 @@ type Header struct {
 	// Sealed are runs of entries whose lines are not among those that follow: they
 	// were past their retention before the server had them.
 	Sealed []HeaderSealed `json:"sealed,omitempty"`
+	// Edges are set in a batch that comes ahead of its turn, because of a backlog: the
+	// roots of the perfect subtrees that cover the entries before First, from left to
+	// right. With them and the entries here the head's root can be computed. Such a
+	// batch is not receipted; its entries come again in their turn.
+	Edges [][]byte `json:"edges,omitempty"`
 }
 
 // HeaderBlind is the blind of one entry.
@@ -131,6 +137,14 @@ func (b *Batch) check() error {
 	}
 	if err := b.checkSealed(); err != nil {
 		return err
+	}
+	if len(b.Edges) > 0 && len(b.Edges) != bits.OnesCount64(b.First) {
+		return fmt.Errorf("%w: %d edges are not those of %d entries", ErrMalformed, len(b.Edges), b.First)
+	}
+	for _, e := range b.Edges {
+		if len(e) != leafSize {
+			return fmt.Errorf("%w: an edge has %d bytes", ErrMalformed, leafSize)
+		}
 	}
 	block := b.First &^ (edge.BlockSize - 1)
 	for _, k := range b.Keys {

@@ -45,7 +45,7 @@ master of the roster and of the policy in force.`,
 	f.StringVar(&b.community, "community", "", "`name` of the community: the first part of the logs' origins")
 	f.StringVar(&b.keys, "keys", "", "`folder` of the server's keys (default: community-keys beside the store)")
 	f.BoolVarP(&b.verbose, "verbose", "v", false, "log more")
-	root.AddCommand(b.run(), b.invite(), b.certificate(), b.gates(), b.roster(), b.policy(), b.query(), b.export(), b.verify(), b.prove(), b.alerts(), b.trust(), b.command(), b.erase(), b.purge(), b.inspector())
+	root.AddCommand(b.run(), b.invite(), b.certificate(), b.gates(), b.roster(), b.policy(), b.query(), b.export(), b.verify(), b.prove(), b.alerts(), b.ahead(), b.trust(), b.command(), b.erase(), b.purge(), b.inspector())
 	return root
 }
 
