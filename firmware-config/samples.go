@@ -6,5 +6,5 @@ import "embed"
 
 // Samples holds the sample configurations, policies and device files.
 //
-//go:embed *.yaml broker policies raspberrypi udev
+//go:embed *.yaml broker chrony network policies raspberrypi systemd udev *.md communityd.environment
 var Samples embed.FS
