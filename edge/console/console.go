@@ -101,6 +101,8 @@ type Console struct {
 	once  *once
 	meter *meter
 	again time.Duration // holdsEvery
+	slow  time.Duration // slowReader
+	beat  time.Duration // heartbeat
 
 	mu       sync.Mutex
 	watchers int
@@ -110,7 +112,7 @@ type Console struct {
 
 // New opens the console's port.
 func New(cfg Config, deps Deps) (*Console, error) {
-	c := &Console{cfg: cfg, deps: deps, pieces: map[string]piece{}, views: map[string]time.Time{}, once: newOnce(), meter: newMeter(), again: holdsEvery}
+	c := &Console{cfg: cfg, deps: deps, pieces: map[string]piece{}, views: map[string]time.Time{}, once: newOnce(), meter: newMeter(), again: holdsEvery, slow: slowReader, beat: heartbeat}
 	if len(c.cfg.Languages) == 0 {
 		c.cfg.Languages = []string{"zh-Hans", "en"}
 	}

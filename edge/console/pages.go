@@ -289,7 +289,7 @@ func (c *Console) displayLive(w http.ResponseWriter, r *http.Request) {
 	}
 	defer s.close()
 	views := c.deps.Lanes.Watch(r.Context())
-	alive := time.NewTicker(5 * time.Second)
+	alive := time.NewTicker(c.beat)
 	defer alive.Stop()
 	for {
 		var err error

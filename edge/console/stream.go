@@ -29,6 +29,13 @@ type piece struct {
 // be wrong by as much.
 const fresh = 200 * time.Millisecond
 
+// How long a browser may take to read an event before it is dropped, and how
+// often a display hears that the gate is there.
+const (
+	slowReader = 5 * time.Second
+	heartbeat  = 5 * time.Second
+)
+
 // stream begins a stream of server-sent events, or refuses it and is nil.
 func (c *Console) stream(w http.ResponseWriter, r *http.Request) *stream {
 	c.mu.Lock()
@@ -69,13 +76,18 @@ func encode(event string, v any) ([]byte, error) {
 }
 
 func (s *stream) write(event []byte) error {
-	if err := s.rc.SetWriteDeadline(time.Now().Add(5 * time.Second)); err != nil {
+	if err := s.rc.SetWriteDeadline(time.Now().Add(s.c.slow)); err != nil {
 		return err
 	}
 	if _, err := s.w.Write(event); err != nil {
 		return err
 	}
-	return s.rc.Flush()
+	if err := s.rc.Flush(); err != nil {
+		return err
+	}
+	// In HTTP/2 a deadline that passes ends the stream even when nothing is being
+	// written.
+	return s.rc.SetWriteDeadline(time.Time{})
 }
 
 // html sends a part of the page: the template name with what data gives.

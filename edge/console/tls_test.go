@@ -1,6 +1,7 @@
 package console
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -181,6 +182,7 @@ func TestFront(t *testing.T) {
 	c := newConsole(t, newStreet())
 	x := certificates(t, t.TempDir(), clock.NewFake(time.Now(), 0))
 	c.cfg.Certificates = x
+	c.slow, c.beat = 500*time.Millisecond, 700*time.Millisecond
 	serve(t, c)
 	pool := x509.NewCertPool()
 	pool.AddCert(x.ca)
@@ -246,6 +248,20 @@ func TestFront(t *testing.T) {
 	w := httptest.NewRecorder()
 	if c.plain(w, far, c.Handler()); w.Code != http.StatusTemporaryRedirect {
 		t.Errorf("the display in the clear to another machine: %d", w.Code)
+	}
+	// A quiet stream lives on, over HTTP/2 as well, for longer than a slow reader has.
+	quiet, err := client.Get("https://" + c.Addr() + "/display/east-in/live")
+	if err != nil {
+		t.Fatal(err)
+	}
+	events, beats := bufio.NewScanner(quiet.Body), 0
+	for beats < 2 && events.Scan() {
+		if events.Text() == "event: alive" {
+			beats++
+		}
+	}
+	if _ = quiet.Body.Close(); beats < 2 || quiet.ProtoMajor != 2 {
+		t.Errorf("%s: ended after %d signs of life: %v", quiet.Proto, beats, events.Err())
 	}
 	// Who opens connections and says nothing keeps nobody out.
 	var silent []net.Conn
