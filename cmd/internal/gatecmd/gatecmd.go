@@ -158,6 +158,9 @@ service's status. What is wrong is refused as a whole.`,
 			if err != nil {
 				return err
 			}
+			if err := firstKey(cmd, cfg, log); err != nil {
+				log.Warn("there is no recovery key", "err", err)
+			}
 			hup := make(chan os.Signal, 1)
 			signal.Notify(hup, syscall.SIGHUP)
 			defer signal.Stop(hup)
