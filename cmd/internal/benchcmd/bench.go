@@ -78,6 +78,7 @@ guard a gate as it is.`,
 	f.IntVar(&o.commits, "commits", 1000, "`number` of commits of each kind")
 	f.IntVar(&o.passes, "passes", 10_000, "`number` of passes in the roster")
 	f.BoolVar(&o.json, "json", false, "print the figures as JSON")
+	c.AddCommand(syncCommand(state))
 	return c
 }
 

@@ -20,10 +20,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"gatehouse/edge"
-	"gatehouse/edge/clock"
 	"gatehouse/edge/identity"
-	"gatehouse/edge/journal"
 	"gatehouse/sync/community"
 	"gatehouse/sync/mqtt"
 	"gatehouse/sync/uplink"
@@ -38,49 +35,7 @@ func sizes() []int {
 	return []int{100_000}
 }
 
-const realm = "bench.example"
-
 var discard = slog.New(slog.DiscardHandler)
-
-// fill makes a journal of n entries with facts, as decisions have them.
-func fill(b *testing.B, path string, id *identity.Identity, n int) *journal.Journal {
-	b.Helper()
-	ctx := context.Background()
-	clk := clock.NewFake(time.Now(), 480)
-	j, err := journal.Open(ctx, path, journal.Options{Community: realm, Site: "estate", Gate: "east", Clock: clk, Signer: id.Signer(), Log: discard})
-	if err != nil {
-		b.Fatal(err)
-	}
-	var g errgroup.Group
-	const writers = 256 // group commit: alone, each entry would wait for the medium
-	for w := range writers {
-		g.Go(func() error {
-			for i := w; i < n-1; i += writers { // the epoch's entry is the first
-				clk.Advance(time.Millisecond)
-				pass := edge.PassID(i%2000 + 1)
-				e := &edge.Entry{Kind: edge.KindDecision, Lane: "east-in", Presentation: uint64(i + 1), Of: -1, Stamp: clk.Now(),
-					Policy: "sha256:00112233aabbccdd", Engine: "1", Registry: 7, Outcome: edge.Admit, Rule: "residents.normal", Reason: "resident",
-					Authority: "estate committee", Matched: []edge.Match{{Rule: "residents.normal", Outcome: edge.Admit}},
-					Facts: &edge.Facts{Pass: &edge.PassFacts{ID: pass, Category: "resident", Status: edge.PassActive},
-						Household:   &edge.HouseholdFacts{ID: edge.HouseholdID(pass/3 + 1), Area: "A", Members: 3},
-						Temperature: &edge.TemperatureFacts{State: edge.TempOK, Band: edge.BandBelow, Profile: "forehead/1"},
-						Lane:        edge.LaneFacts{Level: edge.LevelEstate, Direction: edge.In, Area: "A"},
-						Position:    &edge.PositionFacts{At: "outside", Age: i % 600}}}
-				if i%3 == 0 {
-					e.Deltas = []edge.Delta{{Cell: edge.Cell{Name: edge.CellPosition, Subject: pass.Subject()}, Op: edge.OpSet, Value: edge.PositionInside}}
-				}
-				if _, err := j.Append(ctx, e, nil); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-	}
-	if err := g.Wait(); err != nil {
-		b.Fatal(err)
-	}
-	return j
-}
 
 // program finds one or fails: nothing here is skipped to get a green line.
 func program(b *testing.B, name string, patterns ...string) string {
@@ -214,23 +169,23 @@ func used(b *testing.B) time.Duration {
 // time that gate and server took together, without broker and database.
 func drain(b *testing.B, n int) time.Duration {
 	dir := b.TempDir()
-	id, err := identity.Open(filepath.Join(dir, "gate"), realm+"/estate/east")
+	id, err := Identity(dir)
 	if err != nil {
 		b.Fatal(err)
 	}
-	sid, err := identity.Open(filepath.Join(dir, "server"), realm+"/server")
+	sid, err := identity.Open(filepath.Join(dir, "server"), Realm+"/server")
 	if err != nil {
 		b.Fatal(err)
 	}
-	j := fill(b, filepath.Join(dir, "journal.db"), id, n)
+	j, err := Fill(context.Background(), filepath.Join(dir, "journal.db"), id, n)
+	if err != nil {
+		b.Fatal(err)
+	}
 	defer j.Close()
-	if _, err := j.Head(context.Background()); err != nil { // seals: that is done while the gate is offline, too
-		b.Fatal(err)
-	}
 	addr, store := mosquitto(b), postgres(b)
 
 	ctx, cancel := context.WithCancel(context.Background())
-	srv, err := community.Open(ctx, store, community.Config{Community: realm, Signer: sid.Signer(), Log: discard})
+	srv, err := community.Open(ctx, store, community.Config{Community: Realm, Signer: sid.Signer(), Log: discard})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -250,7 +205,7 @@ func drain(b *testing.B, n int) time.Duration {
 	once := sync.OnceFunc(func() { close(up) })
 	sc.OnConnect(func(context.Context) { once() })
 	trust := []wire.ServerKey{{ID: sid.Signer().Name(), Public: sid.Signer().Public(), Uses: []wire.Use{wire.UseReceipts}}}
-	u, err := uplink.New(uplink.Config{Community: realm, Site: "estate", Gate: "east", Device: id.Signer(), Trust: func() []wire.ServerKey { return trust }}, j, gc, discard)
+	u, err := uplink.New(uplink.Config{Community: Realm, Site: "estate", Gate: "east", Device: id.Signer(), Trust: func() []wire.ServerKey { return trust }}, j, gc, discard)
 	if err != nil {
 		b.Fatal(err)
 	}
