@@ -89,12 +89,15 @@ func (j *Journal) NewEpoch(ctx context.Context, forked uint64, why string) error
 		if err := j.seal(ctx, j.Size()); err != nil {
 			return fmt.Errorf("cannot begin an epoch: %w", err)
 		}
+		j.sealing.Lock()
 		j.write.Lock()
 		if j.sealed == j.Size() {
 			break
 		}
 		j.write.Unlock()
+		j.sealing.Unlock()
 	}
+	defer j.sealing.Unlock()
 	defer j.write.Unlock()
 	if forked > j.Size() {
 		return fmt.Errorf("cannot begin an epoch after %d entries: the journal has %d", forked, j.Size())
@@ -164,7 +167,8 @@ func (j *Journal) NewEpoch(ctx context.Context, forked uint64, why string) error
 	j.log.Warn("a new epoch", "epoch", epoch, "parent", old, "forked", forked, "carried", carried, "lost", lost, "why", why)
 	j.epoch.Store(uint64(epoch))
 	j.acked.Store(0)
-	j.sealed = 0
+	j.sealed, j.covered, j.tail = 0, 0, nil
+	j.settled.Store(0)
 	j.stale.Store(true)
 	j.grow(next)
 	return nil

@@ -13,12 +13,14 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"filippo.io/age"
+	"golang.org/x/mod/sumdb/tlog"
 
 	"gatehouse/edge"
 	"gatehouse/edge/sqlite"
@@ -67,7 +69,7 @@ INSERT INTO gone SELECT 0, min(seq) FROM entry HAVING min(seq)>0;
 const maxLine = 40 << 10
 
 // pageSize was chosen by measurement: see DESIGN.md, "Flash".
-const pageSize = 1024
+const pageSize = 512
 
 // Journal is one gate's log. It is safe for concurrent use.
 type Journal struct {
@@ -99,7 +101,9 @@ type Journal struct {
 	hasBlock bool
 
 	sealing sync.Mutex
-	sealed  uint64
+	sealed  uint64              // leaves whose hashes are stored
+	covered uint64              // leaves whose hashes are stored or in tail
+	tail    map[int64]tlog.Hash // never changed without sealing
 	purging sync.Mutex
 
 	recipient age.Recipient
@@ -108,6 +112,8 @@ type Journal struct {
 	stale     atomic.Bool // the WAL still holds what was destroyed
 
 	commits atomic.Uint64
+	settled atomic.Uint64 // size at the last checkpoint
+	wear    atomic.Pointer[wear]
 	busy    atomic.Int64 // since when a commit is under way, unix ns; 0 = none
 	closed  bool
 }
@@ -144,7 +150,7 @@ func Open(ctx context.Context, path string, o Options) (*Journal, error) {
 	if err != nil {
 		return nil, err
 	}
-	db, err := sqlite.Open(ctx, path, sqlite.Options{PageSize: pageSize, Full: true, Checkpoint: 8000, Migrations: schema})
+	db, err := sqlite.Open(ctx, path, sqlite.Options{PageSize: pageSize, Full: true, Checkpoint: backstop, Migrations: schema})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot open the journal: %w", err), lock.Close())
 	}
@@ -234,6 +240,7 @@ func (j *Journal) load(ctx context.Context) error {
 	if j.sealed, err = j.sealedSize(ctx); err != nil {
 		return err
 	}
+	j.covered = j.sealed
 	if at := j.size.Load() / edge.BlockSize * edge.BlockSize; at < j.size.Load() {
 		var key []byte
 		if err := j.conn.QueryRowContext(ctx, "SELECT key FROM block WHERE first=?", int64(at)).Scan(&key); err != nil {
@@ -718,6 +725,61 @@ func (j *Journal) Dangling(ctx context.Context) ([]edge.Stored, error) {
 	return out, nil
 }
 
+const (
+	checkpointEvery = 1000   // entries: 8,000 WAL pages of 512 bytes, or 4 MiB
+	backstop        = 40_000 // WAL pages after which a commit has to checkpoint itself
+	sealAge         = 10 * time.Minute
+)
+
+// settle does what keeps the hot path short: it checkpoints, and stores the leaves
+// that have come together.
+func (j *Journal) settle(ctx context.Context, old bool) error {
+	if now := j.Size(); now-min(now, j.settled.Load()) >= checkpointEvery {
+		j.settled.Store(now)
+		if err := j.db.Checkpoint(ctx); err != nil {
+			return fmt.Errorf("cannot checkpoint: %w", err)
+		}
+	}
+	size := j.Size()
+	j.sealing.Lock()
+	due := size > j.sealed && (old || size-j.sealed >= sealEvery)
+	j.sealing.Unlock()
+	if !due {
+		return nil
+	}
+	return j.seal(ctx, size)
+}
+
+// mark begins to measure what the medium takes.
+func (j *Journal) mark() error {
+	w, err := sqlite.ReadWritten(filepath.Dir(j.db.Path()))
+	if err == nil {
+		j.wear.Store(&wear{w, j.commits.Load()})
+	}
+	return err
+}
+
+// wear is what had been written when measuring began.
+type wear struct {
+	sqlite.Written
+	commits uint64
+}
+
+// Flash is how many bytes this process has written for each commit of the journal
+// since Run began, with all that it writes beside it; 0 = not known yet.
+func (j *Journal) Flash() int64 {
+	began := j.wear.Load()
+	if began == nil {
+		return 0
+	}
+	w, err := sqlite.ReadWritten(filepath.Dir(j.db.Path()))
+	n := j.commits.Load() - began.commits
+	if err != nil || n == 0 {
+		return 0
+	}
+	return int64((w.Process - began.Process) / n)
+}
+
 // Run seals new entries under the tree and checkpoints, off the hot path, and
 // purges what is past its retention, until ctx is done.
 func (j *Journal) Run(ctx context.Context) error {
@@ -725,21 +787,24 @@ func (j *Journal) Run(ctx context.Context) error {
 	defer check.Stop()
 	purge := time.NewTicker(time.Hour)
 	defer purge.Stop()
-	last := j.commits.Load()
+	sealed := time.Now()
+	if err := j.mark(); err != nil {
+		j.log.Info("what the medium takes cannot be measured", "err", err)
+	}
 	for {
 		select {
 		case <-ctx.Done():
+			// A short stop leaves no leaves to be hashed again.
+			if err := j.seal(context.WithoutCancel(ctx), j.Size()); err != nil {
+				j.log.Error("cannot seal the journal", "err", err)
+			}
 			return ctx.Err()
 		case <-check.C:
-			// About 1,000 WAL pages at eight pages a commit.
-			if now := j.commits.Load(); now-last > 120 {
-				last = now
-				if err := j.db.Checkpoint(ctx); err != nil && ctx.Err() == nil {
-					j.log.Warn("cannot checkpoint the journal", "err", err)
-				}
+			if err := j.settle(ctx, time.Since(sealed) > sealAge); err != nil && ctx.Err() == nil {
+				j.log.Error("cannot settle the journal", "err", err, "hint", "gatehouse journal verify says where it is damaged")
 			}
-			if err := j.seal(ctx, j.Size()); err != nil && ctx.Err() == nil {
-				j.log.Error("cannot seal the journal", "err", err, "hint", "gatehouse journal verify says where it is damaged")
+			if time.Since(sealed) > sealAge {
+				sealed = time.Now()
 			}
 			if err := j.takeErasures(ctx); err != nil && ctx.Err() == nil {
 				j.log.Error("cannot erase what was asked for", "err", err)

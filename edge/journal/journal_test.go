@@ -347,6 +347,9 @@ func TestProperties(t *testing.T) {
 		if err != nil {
 			rt.Fatal(err)
 		}
+		if err := j.seal(ctx, head.Size); err != nil {
+			rt.Fatal(err)
+		}
 		proof, err := tlog.ProveTree(int64(head.Size), int64(old.Size), hashes{ctx: ctx, db: j.db.R})
 		if err != nil {
 			rt.Fatal(err)

@@ -346,22 +346,22 @@ func TestRelieve(t *testing.T) {
 	if st, err := os.Stat(path + ".reserve"); err != nil || st.Size() != 1<<20 {
 		t.Fatalf("no reserve: %v", err)
 	}
-	fill(t, j, clk, 3000)
-	if err := j.Acknowledge(ctx, j.Epoch(), 3000, nil); err != nil {
+	fill(t, j, clk, 1200)
+	if err := j.Acknowledge(ctx, j.Epoch(), 1200, nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := j.NewEpoch(ctx, 3000, "test"); err != nil {
+	if err := j.NewEpoch(ctx, 1200, "test"); err != nil {
 		t.Fatal(err)
 	}
 	former, err := j.lives(ctx)
 	if err != nil || len(former) != 2 {
 		t.Fatalf("%v %v", former, err)
 	}
-	fill(t, j, clk, 3000)
+	fill(t, j, clk, 1200)
 	if _, err := j.Head(ctx); err != nil {
 		t.Fatal(err)
 	}
-	acked := j.Size() - 400
+	acked := j.Size() - 150
 	if err := j.Acknowledge(ctx, j.Epoch(), acked, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -414,7 +414,7 @@ func TestRelieve(t *testing.T) {
 	if steps != "former content. former tree. content. " {
 		t.Errorf("the order was: %s", steps)
 	}
-	for seq := acked; seq < acked+400; seq++ {
+	for seq := acked; seq < acked+150; seq++ {
 		if _, err := j.Get(ctx, seq); err != nil {
 			t.Fatalf("an entry that the server lacks is gone: %v", err)
 		}

@@ -55,7 +55,7 @@ func (j *Journal) reserve() error {
 }
 
 // roomBlocks is how many blocks of entries Relieve destroys at a time.
-const roomBlocks = 8
+const roomBlocks = 4
 
 // Relieve makes room on a full medium: one step, of the first of these that there
 // is something of. It reports whether anything was freed; false means that nothing

@@ -84,43 +84,9 @@ func (j *Journal) seal(ctx context.Context, size uint64) error {
 }
 
 func (j *Journal) sealSome(ctx context.Context, to uint64) error {
-	from := j.sealed
-	byFirst, err := j.keysByFirst(ctx, from, to-from)
+	add, err := j.hashOn(ctx, j.sealed, to, nil)
 	if err != nil {
 		return err
-	}
-	entries, err := j.Read(ctx, from, int(to-from), 1<<30)
-	if err != nil {
-		return err
-	}
-	if uint64(len(entries)) != to-from {
-		return fmt.Errorf("damaged: %d entries from %d on, want %d", len(entries), from, to-from)
-	}
-	rd := hashes{ctx: ctx, db: j.db.R, extra: map[int64]tlog.Hash{}}
-	type row struct {
-		i int64
-		h tlog.Hash
-	}
-	var add []row
-	for i, s := range entries {
-		n := from + uint64(i)
-		if s.Seq != n || s.Line == nil {
-			return fmt.Errorf("damaged: entry %d is missing", n)
-		}
-		blind, err := blindOf(s, byFirst)
-		if err != nil {
-			return err
-		}
-		leaf := edge.LeafData(blind, s.Line)
-		hs, err := tlog.StoredHashesForRecordHash(int64(n), tlog.RecordHash(leaf[:]), rd)
-		if err != nil {
-			return err
-		}
-		at := tlog.StoredHashIndex(0, int64(n))
-		for k, h := range hs {
-			rd.extra[at+int64(k)] = h
-			add = append(add, row{at + int64(k), h})
-		}
 	}
 	j.write.Lock()
 	defer j.write.Unlock()
@@ -130,8 +96,9 @@ func (j *Journal) sealSome(ctx context.Context, to uint64) error {
 			return err
 		}
 		defer st.Close()
-		for _, r := range add {
-			if _, err := st.ExecContext(ctx, r.i, r.h[:]); err != nil {
+		for i := leafIndex(j.sealed); i < int64(len(add))+leafIndex(j.sealed); i++ {
+			h := add[i]
+			if _, err := st.ExecContext(ctx, i, h[:]); err != nil {
 				return err
 			}
 		}
@@ -140,7 +107,70 @@ func (j *Journal) sealSome(ctx context.Context, to uint64) error {
 		return err
 	}
 	j.sealed = to
+	j.tail, j.covered = nil, to
 	return nil
+}
+
+// hashOn computes the hashes that the entries from up to to add to the tree. known
+// are those before them that are not stored; the result has them too.
+func (j *Journal) hashOn(ctx context.Context, from, to uint64, known map[int64]tlog.Hash) (map[int64]tlog.Hash, error) {
+	byFirst, err := j.keysByFirst(ctx, from, to-from)
+	if err != nil {
+		return nil, err
+	}
+	entries, err := j.Read(ctx, from, int(to-from), 1<<30)
+	if err != nil {
+		return nil, err
+	}
+	if uint64(len(entries)) != to-from {
+		return nil, fmt.Errorf("damaged: %d entries from %d on, want %d", len(entries), from, to-from)
+	}
+	rd := hashes{ctx: ctx, db: j.db.R, extra: known}
+	if rd.extra == nil {
+		rd.extra = map[int64]tlog.Hash{}
+	}
+	for i, s := range entries {
+		n := from + uint64(i)
+		if s.Seq != n || s.Line == nil {
+			return nil, fmt.Errorf("damaged: entry %d is missing", n)
+		}
+		blind, err := blindOf(s, byFirst)
+		if err != nil {
+			return nil, err
+		}
+		leaf := edge.LeafData(blind, s.Line)
+		hs, err := tlog.StoredHashesForRecordHash(int64(n), tlog.RecordHash(leaf[:]), rd)
+		if err != nil {
+			return nil, err
+		}
+		for k, h := range hs {
+			rd.extra[leafIndex(n)+int64(k)] = h
+		}
+	}
+	return rd.extra, nil
+}
+
+// sealEvery is how many leaves wait in memory: a transaction for each of them would
+// cost the medium as much as the entry itself. They follow from the entries, so a
+// crash loses nothing.
+const sealEvery = 256
+
+// cover makes a reader of the tree over at least size leaves, the last of which may
+// not be stored yet. The caller holds sealing.
+func (j *Journal) cover(ctx context.Context, size uint64) (hashes, error) {
+	for size > j.sealed+sealEvery {
+		if err := j.sealSome(ctx, min(size, j.sealed+512)); err != nil {
+			return hashes{}, err
+		}
+	}
+	if from := max(j.covered, j.sealed); from < size {
+		tail, err := j.hashOn(ctx, from, size, j.tail)
+		if err != nil {
+			return hashes{}, err
+		}
+		j.tail, j.covered = tail, size
+	}
+	return hashes{ctx: ctx, db: j.db.R, extra: j.tail}, nil
 }
 
 // keysByFirst is BlockKeys by the blocks' first sequences.
@@ -202,11 +232,14 @@ func (j *Journal) HeadAt(ctx context.Context, size uint64) (edge.Head, error) {
 	if size > j.Size() {
 		return edge.Head{}, fmt.Errorf("no tree head over %d entries: the journal has %d", size, j.Size())
 	}
-	if err := j.seal(ctx, size); err != nil {
+	j.sealing.Lock()
+	defer j.sealing.Unlock()
+	rd, err := j.cover(ctx, size)
+	if err != nil {
 		return edge.Head{}, err
 	}
 	h := edge.Head{Origin: edge.Origin(j.o.Community, j.o.Site, j.o.Gate, j.Epoch()), Size: size}
-	root, err := tlog.TreeHash(int64(size), hashes{ctx: ctx, db: j.db.R})
+	root, err := tlog.TreeHash(int64(size), rd)
 	if err != nil {
 		return h, fmt.Errorf("cannot compute the tree head: %w", err)
 	}
@@ -227,7 +260,10 @@ func (j *Journal) Proof(ctx context.Context, seq, size uint64) (tlog.RecordProof
 	if seq >= size || size > j.Size() {
 		return nil, edge.Blind{}, nil, fmt.Errorf("entry %d is not among the first %d: %w", seq, size, edge.ErrUnknown)
 	}
-	if err := j.seal(ctx, size); err != nil {
+	j.sealing.Lock()
+	defer j.sealing.Unlock()
+	rd, err := j.cover(ctx, size)
+	if err != nil {
 		return nil, edge.Blind{}, nil, err
 	}
 	s, err := j.Get(ctx, seq)
@@ -242,7 +278,7 @@ func (j *Journal) Proof(ctx context.Context, seq, size uint64) (tlog.RecordProof
 	if err != nil {
 		return nil, edge.Blind{}, nil, err
 	}
-	p, err := tlog.ProveRecord(int64(size), int64(seq), hashes{ctx: ctx, db: j.db.R})
+	p, err := tlog.ProveRecord(int64(size), int64(seq), rd)
 	return p, blind, s.Line, err
 }
 

@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -99,11 +97,11 @@ func journalCommits(ctx context.Context, dir string, n int) (_ []time.Duration, 
 		return nil, w, err
 	}
 	var out []time.Duration
-	var before, size counters
+	var before, size sqlite.Written
 	var length int
 	for i := range n + warmUp {
 		if i == warmUp {
-			if before, err = readCounters(dir); err != nil {
+			if before, err = sqlite.ReadWritten(dir); err != nil {
 				return nil, w, err
 			}
 		}
@@ -128,47 +126,14 @@ func journalCommits(ctx context.Context, dir string, n int) (_ []time.Duration, 
 		}
 		length += len(line)
 	}
-	if size, err = readCounters(dir); err != nil {
+	if size, err = sqlite.ReadWritten(dir); err != nil {
 		return nil, w, err
 	}
-	w = written{process: float64(size.process-before.process) / float64(n), medium: -1, entry: float64(length) / float64(n)}
-	if before.medium > 0 {
-		w.medium = float64(size.medium-before.medium) / float64(n)
+	w = written{process: float64(size.Process-before.Process) / float64(n), medium: -1, entry: float64(length) / float64(n)}
+	if before.Medium > 0 {
+		w.medium = float64(size.Medium-before.Medium) / float64(n)
 	}
 	return out, w, nil
-}
-
-// counters are those of the kernel, in bytes.
-type counters struct {
-	process uint64 // /proc/self/io write_bytes, proc(5)
-	medium  uint64 // sectors written by the block device, of everybody; 0 = it has no such counter
-}
-
-func readCounters(dir string) (c counters, err error) {
-	f, err := os.ReadFile("/proc/self/io")
-	if err != nil {
-		return c, fmt.Errorf("cannot read how much was written: %w", err)
-	}
-	for line := range strings.Lines(string(f)) {
-		if v, ok := strings.CutPrefix(line, "write_bytes: "); ok {
-			if c.process, err = strconv.ParseUint(strings.TrimSpace(v), 10, 64); err != nil {
-				return c, fmt.Errorf("/proc/self/io: %w", err)
-			}
-		}
-	}
-	var st unix.Stat_t
-	if err := unix.Stat(dir, &st); err != nil {
-		return c, err
-	}
-	// Documentation/admin-guide/iostats.rst: the seventh field is sectors written,
-	// of 512 bytes whatever the medium's own are.
-	stat, err := os.ReadFile(fmt.Sprintf("/sys/dev/block/%d:%d/stat", unix.Major(st.Dev), unix.Minor(st.Dev)))
-	if fields := strings.Fields(string(stat)); err == nil && len(fields) >= 7 {
-		if sectors, err := strconv.ParseUint(fields[6], 10, 64); err == nil {
-			c.medium = sectors * 512
-		}
-	}
-	return c, nil
 }
 
 // resident is the most memory that this process had, in bytes (VmHWM, proc(5)).
