@@ -130,6 +130,7 @@ type peer struct {
 	failed  atomic.Pointer[error]
 	seen    []int // sizes of the batches
 	bytes   int64
+	size    uint64 // entries so far
 }
 
 func (p *peer) take(_ string, payload []byte) {
@@ -139,13 +140,21 @@ func (p *peer) take(_ string, payload []byte) {
 		return
 	}
 	p.seen, p.bytes = append(p.seen, len(payload)), p.bytes+int64(len(payload))
-	p.answers <- receipt
+	if receipt != nil {
+		p.answers <- receipt
+	}
 }
 
 func (p *peer) receipt(payload []byte) ([]byte, error) {
 	b, err := wire.DecodeBatch(payload)
 	if err != nil {
 		return nil, err
+	}
+	if len(b.Edges) > 0 {
+		return nil, nil // ahead of its turn
+	}
+	if b.First > p.size {
+		return nil, fmt.Errorf("a batch from %d on came after %d entries", b.First, p.size)
 	}
 	h, _, err := edge.OpenHead([]byte(b.Head), p.device)
 	if err != nil {
@@ -155,6 +164,7 @@ func (p *peer) receipt(payload []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	p.size = max(p.size, h.Size)
 	r := &wire.Receipt{Epoch: b.Epoch, Size: h.Size, Head: string(head)}
 	return r.Encode()
 }
