@@ -118,5 +118,5 @@ func (a *App) statusMessage() wire.StatusMessage {
 	s := a.Clock.Now()
 	key, _ := TrustLine(a.Identity.Signer())
 	return wire.StatusMessage{V: wire.Version, Online: true, Version: a.o.Version, Policy: a.Policies.Hash(), Registry: a.Registry.Version(), Time: s.Time, Clock: s.Clock,
-		Key: key, Age: a.Identity.Recipient(), Devices: a.Devices()}
+		Key: key, Age: a.Identity.Recipient(), Devices: a.Devices(), Flash: a.Journal.Flash()}
 }

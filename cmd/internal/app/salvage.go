@@ -50,7 +50,7 @@ func aside(path string) string {
 // openJournal opens the journal, or begins another where it is damaged.
 func (a *App) openJournal(ctx context.Context) error {
 	path := filepath.Join(a.cfg.State, "journal.db")
-	o := journal.Options{Community: a.cfg.Community, Site: a.cfg.Site, Gate: a.cfg.Gate, Clock: a.Clock, Signer: a.Identity.Signer(), Retention: a.cfg.Journal.Retention, Log: a.log}
+	o := journal.Options{Community: a.cfg.Community, Site: a.cfg.Site, Gate: a.cfg.Gate, Clock: a.Clock, Signer: a.Identity.Signer(), Retention: a.cfg.Journal.Retention, Technical: a.cfg.Journal.Technical, Log: a.log}
 	if e := a.cfg.Enrolled; e != nil {
 		o.Recipient = e.Recipient
 	}

@@ -106,8 +106,9 @@ type Metrics struct {
 
 // Journal says how long things are kept and how long a commit may take.
 type Journal struct {
-	Retention time.Duration `yaml:"retention"`       // of acknowledged entries' content
-	Deadline  time.Duration `yaml:"commit_deadline"` // after it the lane takes the safe side
+	Retention time.Duration `yaml:"retention"`           // of the content of entries about persons
+	Technical time.Duration `yaml:"retention_technical"` // of entries that say nothing about a person, when longer
+	Deadline  time.Duration `yaml:"commit_deadline"`     // after it the lane takes the safe side
 }
 
 // Passage is an opening with its barrier.
@@ -157,7 +158,7 @@ func Default() Gate {
 		Level: edge.LevelEstate, Timezone: "Asia/Shanghai", Language: "zh-Hans", State: "/var/lib/gatehouse",
 		Sync:    Sync{Batch: 1024, Bytes: 200 << 10, Age: 500 * time.Millisecond, Window: 4, Resend: 30 * time.Second, Keep: 30 * time.Second},
 		Console: Console{Listen: "127.0.0.1:8443"},
-		Journal: Journal{Retention: 14 * 24 * time.Hour, Deadline: 2 * time.Second},
+		Journal: Journal{Retention: 14 * 24 * time.Hour, Technical: 90 * 24 * time.Hour, Deadline: 2 * time.Second},
 		Defaults: Lane{Order: "card_first", Present: 30 * time.Second, Measure: 8 * time.Second, Refer: 2 * time.Minute, Parked: 30 * time.Minute, Second: 30 * time.Second,
 			Held: 3 * time.Second, Remeasures: 2, Queue: 8, OnTimeout: map[string]edge.Outcome{"default": edge.Deny, "resident": edge.Refer}},
 	}
@@ -225,6 +226,7 @@ func Parse(path string, src []byte) (*Gate, error) {
 		}
 	}
 	positive(&errs, root.At("journal").At("retention"), g.Journal.Retention, 28*24*time.Hour)
+	positive(&errs, root.At("journal").At("retention_technical"), g.Journal.Technical, 400*24*time.Hour)
 	positive(&errs, root.At("journal").At("commit_deadline"), g.Journal.Deadline, time.Minute)
 
 	passages := map[string]bool{}
