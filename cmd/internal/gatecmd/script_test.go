@@ -9,6 +9,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	firmwareconfig "gatehouse/firmware-config"
+	"gatehouse/sync/wire"
 )
 
 func TestMain(m *testing.M) {
@@ -31,7 +32,8 @@ func setup(e *testscript.Env) error {
 			return err
 		}
 	}
-	return nil
+	// With it anybody unpacks what a gate sends: zstd -D.
+	return os.WriteFile(filepath.Join(e.WorkDir, "dictionary.zdict"), wire.Dictionary, 0o644)
 }
 
 func TestScripts(t *testing.T) {
