@@ -125,9 +125,14 @@ func (s *Server) prepare(ctx context.Context, in incoming) (*prepared, error) {
 	p.leaves = make([]tlog.Hash, len(b.Lines))
 	p.cols = make([]columns, len(b.Lines))
 	now := time.Now().UnixMilli()
+	blind := b.Blind
 	for i, line := range b.Lines {
 		seq := b.First + uint64(i)
-		data := edge.LeafData(b.Blind(seq), line)
+		if len(b.Blinds) == 0 && (i == 0 || seq%edge.BlockSize == 0) {
+			key := b.Key(seq)
+			blind = key.Blinder()
+		}
+		data := edge.LeafData(blind(seq), line)
 		p.leaves[i] = tlog.RecordHash(data[:])
 		if scanColumns(line, &p.cols[i]) != nil {
 			p.cols[i] = columns{of: -1}

@@ -3,7 +3,6 @@ package community
 import (
 	"context"
 	"database/sql"
-	"strconv"
 	"strings"
 )
 
@@ -16,7 +15,8 @@ const entryColumns = `log, seq, at, kind, lane, presentation, of, actor, pass, h
 // chunk is how many rows one SQLite statement inserts.
 const chunk = 16
 
-// valuesOf makes "insert ($1, $2), ($3, $4)" with rows groups of width parameters.
+// valuesOf makes "insert (?, ?), (?, ?)" with rows groups of width parameters. They
+// have no names: SQLite looks a name up in a list, for each value of each row.
 func valuesOf(insert string, rows, width int) string {
 	var b strings.Builder
 	b.WriteString(insert)
@@ -30,8 +30,7 @@ func valuesOf(insert string, rows, width int) string {
 			default:
 				b.WriteString(" VALUES (")
 			}
-			b.WriteByte('$')
-			b.WriteString(strconv.Itoa(i*width + j + 1))
+			b.WriteByte('?')
 		}
 	}
 	b.WriteByte(')')
