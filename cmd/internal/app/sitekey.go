@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 
+	"gatehouse/cmd/internal/config"
 	"gatehouse/edge"
 )
 
@@ -31,7 +32,7 @@ func SiteKeys(path string, make bool) ([]edge.CredentialKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the site key: %w", err)
 	}
-	if st, err := os.Stat(path); err == nil && st.Mode().Perm()&0o077 != 0 {
+	if st, err := os.Stat(path); err == nil && st.Mode().Perm()&0o077 != 0 && !config.HandedIn(path) {
 		return nil, fmt.Errorf("the site key %s can be read by others (mode %o): chmod 600 %s", path, st.Mode().Perm(), path)
 	}
 	var keys []edge.CredentialKey

@@ -94,7 +94,9 @@ type Console struct {
 	// up the first manager, on the boot partition for example.
 	FirstCode string `yaml:"first_code_file"`
 	// Names are the gate's in the site's DNS, beside its host name, for its own certificate.
-	Names []string `yaml:"names"`
+	Names  []string       `yaml:"names"`
+	Tips   string         `yaml:"tips"`   // file of what an idle display tells, by language
+	Volume map[string]int `yaml:"volume"` // of the display's voice, percent, from a time of day on: {"07:00": 80, "21:00": 35}
 	// Plain serves without TLS; only for listening on the machine itself.
 	Plain bool `yaml:"plain"`
 }
@@ -215,10 +217,11 @@ func Parse(path string, src []byte) (*Gate, error) {
 	for i := range g.Superior {
 		g.Superior[i] = g.abs(g.Superior[i])
 	}
-	for _, p := range []*string{&g.State, &g.Keys.Site, &g.Sync.Password, &g.Sync.CA, &g.Sync.Cert, &g.Sync.Key, &g.Sync.Trust, &g.Console.Cert, &g.Console.Key, &g.Console.FirstCode, &g.Keys.Inspectors} {
-		*p = g.abs(*p)
+	for _, p := range []*string{&g.State, &g.Keys.Site, &g.Sync.Password, &g.Sync.CA, &g.Sync.Cert, &g.Sync.Key, &g.Sync.Trust, &g.Console.Cert, &g.Console.Key, &g.Console.Tips, &g.Console.FirstCode, &g.Keys.Inspectors} {
+		*p = g.credential(g.abs(*p))
 	}
 	g.checkSync(root.At("sync"), &errs)
+	g.checkDisplay(root.At("console"), &errs)
 	g.checkConsole(root.At("console"), &errs)
 	if g.Metrics.Listen != "" {
 		if _, _, err := net.SplitHostPort(g.Metrics.Listen); err != nil {

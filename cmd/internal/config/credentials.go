@@ -1,0 +1,32 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+)
+
+// keysBeside is the folder beside gate.yaml for secrets that belong to root. The
+// service's manager hands them to the daemon (LoadCredential=keys:...).
+const keysBeside = "keys"
+
+// credential gives the daemon's own copy of a secret that is named by its path
+// beside gate.yaml; the path itself where no manager has made one, for root's
+// commands.
+func (g *Gate) credential(path string) string {
+	dir := os.Getenv("CREDENTIALS_DIRECTORY")
+	if dir == "" || filepath.Dir(path) != filepath.Join(filepath.Dir(g.file), keysBeside) {
+		return path
+	}
+	copied := filepath.Join(dir, keysBeside+"_"+filepath.Base(path))
+	if _, err := os.Stat(copied); err != nil {
+		return path
+	}
+	return copied
+}
+
+// HandedIn reports whether a file is a copy that the service's manager made: who may
+// read it was its business, and its mode says nothing.
+func HandedIn(path string) bool {
+	dir := os.Getenv("CREDENTIALS_DIRECTORY")
+	return dir != "" && filepath.Dir(path) == filepath.Clean(dir)
+}
