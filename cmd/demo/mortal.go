@@ -145,7 +145,6 @@ func typeTemperatures(ctx context.Context, a *app.App) {
 // mortal is the north gate as the demo sees it.
 type mortal struct {
 	dir, cfg string
-	log      *slog.Logger
 	scr      *screen
 	readers  []*sim.RFID
 	lines    []io.Closer
