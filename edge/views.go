@@ -145,3 +145,10 @@ type Explanation struct {
 	Authority string
 	Superior  string // what the superior's policy alone would have said
 }
+
+// Inside is somebody who is believed inside.
+type Inside struct {
+	Pass  Pass
+	Since int64 // UTC ms of what was learnt last
+	Peer  bool  // from another gate
+}

@@ -58,6 +58,8 @@ type Config struct {
 	Language  string // of the site
 	Languages []string
 	Location  *time.Location
+	Tips      map[string][]string // what an idle display tells, by language
+	Volume    []Loudness          // of the display, by the time of day; nil = the usual
 	// Certificates prove the gate to browsers. nil = plain HTTP, which is for
 	// listening on the machine itself.
 	Certificates *Certificates
@@ -70,9 +72,19 @@ type Deps struct {
 	Passes  Passes
 	People  *accounts.Accounts // nil = they could not be opened: public pages only
 	Text    *text.Catalogue
+	Clock   edge.Clock             // nil = the machine's
 	Sync    func() edge.SyncStatus // nil = the gate stands alone
 	Devices func() []edge.DeviceHealth
 	Rules   func() Rules // what is in force; nil = the page says nothing
+	// Explain says why a decision was what it was; false when its policy is not kept
+	// here. nil = no explanations.
+	Explain func(ctx context.Context, e *edge.Entry, in *text.Printer) (edge.Explanation, bool)
+	// Proof proves that an entry is in the journal, under a head of now. nil = none.
+	Proof func(ctx context.Context, seq uint64) (edge.Proof, edge.Head, error)
+	// Inside lists who is believed inside; ResetPositions makes all positions
+	// unknown, on the word of two persons and with the code of a reason.
+	Inside         func(ctx context.Context) ([]edge.Inside, error)
+	ResetPositions func(ctx context.Context, actor, second, why string) error
 	// Record journals that somebody has logged in or looked at personal data;
 	// what was looked at is shown only once it is recorded. nil = not recorded.
 	Record func(ctx context.Context, k edge.Kind, actor string, data any) error

@@ -46,7 +46,7 @@ func (c *Console) journal(w http.ResponseWriter, r *http.Request) {
 		f.Before, err2 = strconv.ParseUint(s, 10, 63)
 	}
 	data := map[string]any{"Filter": f, "Lanes": c.deps.Lanes.Views(),
-		"Kinds":    []edge.Kind{edge.KindDecision, edge.KindPassage, edge.KindAction, edge.KindFire, edge.KindDevice, edge.KindPolicy, edge.KindRegistry, edge.KindAccess, edge.KindSession, edge.KindStart},
+		"Kinds":    []edge.Kind{edge.KindDecision, edge.KindPassage, edge.KindAction, edge.KindFire, edge.KindDevice, edge.KindPolicy, edge.KindRegistry, edge.KindAccess, edge.KindSession, edge.KindAccount, edge.KindStart},
 		"Outcomes": []edge.Outcome{edge.Admit, edge.Remeasure, edge.Refer, edge.Deny}}
 	if errors.Join(err1, err2) != nil {
 		data["Message"] = c.say(r, "console.not_a_number")
@@ -143,6 +143,14 @@ func (c *Console) entry(w http.ResponseWriter, r *http.Request) {
 	}
 	if e.Facts != nil {
 		data["Facts"] = facts(e.Facts)
+	}
+	if c.deps.Explain != nil && e.Kind == edge.KindDecision && e.Facts != nil {
+		if x, ok := c.deps.Explain(r.Context(), e, p); ok {
+			data["Why"] = x
+		}
+	}
+	if v := c.proof(r, seq); v != nil {
+		data["Proof"] = v
 	}
 	if len(e.Data) > 0 {
 		data["Data"] = string(e.Data)

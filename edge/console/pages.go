@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"gatehouse/edge"
-	"gatehouse/edge/text"
 )
 
 // found is a pass on the search page.
@@ -185,79 +184,6 @@ func (c *Console) rules(w http.ResponseWriter, r *http.Request) {
 	c.render(w, r, "rules.html", map[string]any{"Rules": in, "List": append(protect, others...)})
 }
 
-// words is what a display shows, in one language.
-type words struct {
-	Lang, Dir, Text string
-}
-
-// sign is a resident's display as it stands: one of go, stop, wait, idle, free,
-// closed, and the sentence in the pass's language, then in the site's.
-type sign struct {
-	Sign  string  `json:"sign"`
-	Words []words `json:"words"`
-}
-
-// newSign says what the resident must do. Refer and deny are one sign and one
-// sentence: nothing on a public screen tells why.
-func newSign(t *text.Catalogue, site []string, v edge.LaneView) sign {
-	id, s, lang := "display.idle", "idle", ""
-	party := 0
-	if v.Current != nil {
-		lang = v.Current.Language
-		if lang == "" && v.Current.Pass != nil {
-			lang = v.Current.Pass.Language
-		}
-	}
-	switch v.State {
-	case edge.LaneCard:
-		id = "display.card"
-	case edge.LaneMeasuring:
-		id, s = "display.measuring", "wait"
-		if v.Current != nil && v.Current.Temperature != nil && v.Current.Temperature.Tries > 0 {
-			id = "display.again"
-		}
-		if v.Current != nil {
-			party = v.Current.Party
-		}
-	case edge.LanePassing:
-		id, s = "display.go", "go"
-	case edge.LaneReferred, edge.LaneDenied:
-		id, s = "display.stop", "stop"
-		if v.Current != nil && v.Current.Calls > 0 {
-			id = "display.call"
-		}
-	case edge.LaneFree:
-		id, s = "display.free", "free"
-	case edge.LaneFault:
-		id, s = "display.fault", "closed"
-	case edge.LaneClosed:
-		id, s = "display.closed", "closed"
-	}
-	out := sign{Sign: s}
-	seen := map[string]bool{}
-	for _, l := range append(clean(lang), site...) {
-		p := t.For(l)
-		if seen[p.Language()] {
-			continue
-		}
-		seen[p.Language()] = true
-		dir := "ltr"
-		if p.RTL() {
-			dir = "rtl"
-		}
-		w := words{Lang: p.Language(), Dir: dir, Text: p.T(id)}
-		if party > 0 {
-			w.Text = p.T("display.party", "Count", party)
-		}
-		// What to do next, in the rule's own words: another gate, an office.
-		if s == "stop" && v.Current != nil && v.Current.Say[w.Lang] != "" {
-			w.Text = v.Current.Say[w.Lang]
-		}
-		out.Words = append(out.Words, w)
-	}
-	return out
-}
-
 func (c *Console) laneView(name string) (edge.LaneView, bool) {
 	for _, v := range c.deps.Lanes.Views() {
 		if v.Lane == name {
@@ -265,49 +191,4 @@ func (c *Console) laneView(name string) (edge.LaneView, bool) {
 		}
 	}
 	return edge.LaneView{}, false
-}
-
-// display is the resident's screen at a lane: no login, nothing personal.
-func (c *Console) display(w http.ResponseWriter, r *http.Request) {
-	v, ok := c.laneView(r.PathValue("lane"))
-	if !ok {
-		http.NotFound(w, r)
-		return
-	}
-	c.render(w, r, "display.html", map[string]any{"Lane": v.Lane, "Sign": newSign(c.deps.Text, c.cfg.Languages, v)})
-}
-
-func (c *Console) displayLive(w http.ResponseWriter, r *http.Request) {
-	name := r.PathValue("lane")
-	if _, ok := c.laneView(name); !ok {
-		http.NotFound(w, r)
-		return
-	}
-	s := c.stream(w, r)
-	if s == nil {
-		return
-	}
-	defer s.close()
-	views := c.deps.Lanes.Watch(r.Context())
-	alive := time.NewTicker(c.beat)
-	defer alive.Stop()
-	for {
-		var err error
-		select {
-		case <-r.Context().Done():
-			return
-		case v, ok := <-views:
-			if !ok {
-				return
-			}
-			if v.Lane == name {
-				err = s.send("sign", newSign(c.deps.Text, c.cfg.Languages, v))
-			}
-		case <-alive.C:
-			err = s.send("alive", true)
-		}
-		if err != nil {
-			return
-		}
-	}
 }

@@ -84,7 +84,8 @@ type button struct {
 	Label    string
 	Key      string
 	Class    string
-	Off      bool // offered by the policy, but something must come first
+	Lang     string // of the label, when it is not the page's
+	Off      bool   // offered by the policy, but something must come first
 	Why      string
 	// Of the presentation.
 	Lane         string
@@ -287,6 +288,13 @@ func buttons(p *text.Printer, v edge.LaneView, x edge.PresentationView, parked b
 		}
 		if parked {
 			add(button{Kind: edge.ActRecall, Label: p.T("console.recall")})
+		}
+		if !parked {
+			for _, l := range displayLanguages {
+				if l.code != x.Language {
+					add(button{Kind: edge.ActLanguage, Text: l.code, Label: l.name, Lang: l.code, Class: "quiet lang"})
+				}
+			}
 		}
 		add(button{Kind: edge.ActCancel, Label: p.T("console.cancel"), Key: "x", Class: "quiet"})
 	}

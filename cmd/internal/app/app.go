@@ -150,6 +150,7 @@ func Build(ctx context.Context, cfg *config.Gate, o Options) (_ *App, err error)
 				_, err := a.recordBy(ctx, k, actor, data)
 				return err
 			}}
+		a.inspection(&deps)
 		if a.link != nil {
 			deps.Sync = a.SyncStatus
 		}
@@ -157,7 +158,13 @@ func Build(ctx context.Context, cfg *config.Gate, o Options) (_ *App, err error)
 		if err != nil {
 			return nil, err
 		}
-		if a.Console, err = console.New(console.Config{Listen: cfg.Console.Listen, Gate: cfg.Name, Language: cfg.Language, Location: cfg.Location, Certificates: certs}, deps); err != nil {
+		deps.Clock = a.Clock
+		tips, err := config.ReadTips(cfg.Console.Tips)
+		if err != nil {
+			return nil, err
+		}
+		if a.Console, err = console.New(console.Config{Listen: cfg.Console.Listen, Gate: cfg.Name, Language: cfg.Language, Location: cfg.Location, Certificates: certs,
+			Tips: tips, Volume: loudness(cfg.Console.Volume)}, deps); err != nil {
 			return nil, err
 		}
 	}

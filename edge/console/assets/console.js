@@ -143,19 +143,45 @@ if (document.body.dataset.live) {
 }
 
 if (document.body.dataset.display) {
+  const box = document.getElementById("sign"), tips = document.getElementById("tips");
+  let turning, spoken = "";
+  // A prompt that cannot be heard (no loudspeaker, no permission) is one that is
+  // read: the sign stands anyway.
+  const speak = (lang, voice, volume) => {
+    const a = new Audio("/assets/voice/" + lang + "-" + voice + ".opus");
+    a.volume = Math.min(1, volume / 100);
+    a.play().catch(() => {});
+  };
+  const turn = (list) => {
+    let i = 0;
+    const next = () => { list.forEach((e, k) => e.classList.toggle("now", k === i)); i = (i + 1) % list.length; };
+    next();
+    return setInterval(next, 3000);
+  };
+  if (tips?.children.length) { turn([...tips.children]); }
+  const show = ({ sign, words, turn: inTurn, voice, volume }) => {
+    document.body.className = "display " + sign + (inTurn ? " turn" : "");
+    for (const p of box.querySelectorAll("p")) p.remove();
+    for (const w of words) {
+      const p = document.createElement("p");
+      p.lang = w.Lang;
+      p.dir = w.Dir;
+      p.textContent = w.Text;
+      box.append(p);
+    }
+    clearInterval(turning);
+    if (inTurn) turning = turn([...box.querySelectorAll("p")]);
+    // Once for each sign; the same sign in another language is said again, since
+    // the guard has just chosen it.
+    const said = voice ? words[0].Lang + voice : "";
+    if (said && said !== spoken) {
+      speak(words[0].Lang, voice, volume);
+      if (inTurn) words.slice(1).forEach((w, i) => setTimeout(() => { if (spoken === said) speak(w.Lang, voice, volume); }, 3000 * (i + 1)));
+    }
+    spoken = said;
+  };
   listen(document.body.dataset.display, {
-    sign: ({ sign, words }) => {
-      document.body.className = "display " + sign;
-      const box = document.getElementById("sign");
-      for (const p of box.querySelectorAll("p")) p.remove();
-      for (const w of words) {
-        const p = document.createElement("p");
-        p.lang = w.Lang;
-        p.dir = w.Dir;
-        p.textContent = w.Text;
-        box.append(p);
-      }
-    },
-    alive: () => {},
+    sign: show,
+    alive: (time) => { document.getElementById("clock").textContent = time; },
   });
 }

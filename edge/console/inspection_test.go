@@ -1,0 +1,162 @@
+package console
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"gatehouse/edge"
+	"gatehouse/edge/text"
+)
+
+func entryAt(t *testing.T, s *street, at time.Time, e edge.Entry) {
+	t.Helper()
+	if e.Of == 0 {
+		e.Of = -1
+	}
+	e.Stamp.Time = at.UnixMilli()
+	if e.Stamp.Clock == "" {
+		e.Stamp.Clock = edge.ClockSynced
+	}
+	b, err := e.AppendJSON(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.lines = append(s.lines, edge.Stored{Seq: uint64(len(s.lines)), Line: b})
+}
+
+// Who is believed inside, those who need care first in each building, and with
+// the age of what is known.
+func TestInside(t *testing.T) {
+	s := newStreet()
+	c := newConsole(t, s)
+	now := time.Now()
+	c.deps.Inside = func(context.Context) ([]edge.Inside, error) {
+		return []edge.Inside{
+			{Pass: edge.Pass{ID: 3, Name: "张*", Category: "resident", Building: "2号楼", Unit: "101"}, Since: now.UnixMilli()},
+			{Pass: edge.Pass{ID: 1, Name: "王*明", Category: "resident", Building: "1号楼", Unit: "101"}, Since: now.Add(-30 * time.Hour).UnixMilli(), Peer: true},
+			{Pass: edge.Pass{ID: 2, Name: "李*", Category: "resident", Building: "1号楼", Unit: "902", Care: []string{"elderly"}}, Since: now.UnixMilli()},
+			{Pass: edge.Pass{ID: 77}, Since: now.UnixMilli()},
+		}, nil
+	}
+	me := c.cookieOf("guard:7")
+	body := c.request("GET", "/inside", nil, me).Body.String()
+	at := -1
+	for _, want := range []string{"估计在内 4 人", "其中 1 人需要照顾", "没有楼栋", ">77<", "1号楼 (2)", "李*", "老人", "王*明", "一天以前", "其他门口", "2号楼 (1)", "张*"} {
+		i := strings.Index(body, want)
+		if i <= at {
+			t.Errorf("%q at %d, after %d", want, i, at)
+		}
+		at = i
+	}
+	if strings.Contains(body, `action="/inside"`) {
+		t.Error("a guard is offered the reset")
+	}
+	c.deps.Inside = func(context.Context) ([]edge.Inside, error) { return nil, errors.New("broken") }
+	if w := c.request("GET", "/inside", nil, me); w.Code != http.StatusServiceUnavailable {
+		t.Errorf("%d", w.Code)
+	}
+}
+
+// Two persons reset the positions; each of what can be wrong leaves them.
+func TestResetPositions(t *testing.T) {
+	c := newConsole(t, newStreet())
+	var did []string
+	c.deps.ResetPositions = func(_ context.Context, actor, second, why string) error {
+		did = append(did, actor+" "+second+" "+why)
+		return nil
+	}
+	me := c.cookieOf("supervisor:2")
+	for _, x := range []struct {
+		why, second, pin string
+		code             int
+	}{{"drill", "2", pin, 403}, {"drill", "8", "wrong!", 403}, {"drill", "", "", 403}, {"because", "8", pin, 422}, {"drill", "5", pin, 403}, {"drill", "8", pin, 200}} {
+		w := c.request("POST", "/inside", url.Values{"why": {x.why}, "second": {x.second}, "second_pin": {x.pin}}, me)
+		if w.Code != x.code || (x.code != 200 && x.second != "" && !strings.Contains(w.Body.String(), `value="`+x.second+`"`)) {
+			t.Errorf("%+v: %d", x, w.Code)
+		}
+	}
+	if len(did) != 1 || did[0] != "supervisor:2 guard:8 drill" {
+		t.Errorf("%q", did)
+	}
+}
+
+// The day's figures from the journal's entries alone.
+func TestControlRoom(t *testing.T) {
+	s := newStreet()
+	s.lines = nil
+	now := time.Now()
+	ago := func(h float64) time.Time { return now.Add(-time.Duration(h * float64(time.Hour))) }
+	entryAt(t, s, ago(40), edge.Entry{Kind: edge.KindPassage, Lane: "east-in", Result: edge.ResultForced})
+	entryAt(t, s, ago(30), edge.Entry{Kind: edge.KindDevice, Lane: "east-in", Data: []byte(`{"device":"reader","state":"disconnected"}`)})
+	entryAt(t, s, ago(20), edge.Entry{Kind: edge.KindDevice, Lane: "east-in", Data: []byte(`{"device":"thermometer","state":"fault"}`)})
+	entryAt(t, s, ago(19), edge.Entry{Kind: edge.KindDevice, Lane: "east-in", Data: []byte(`{"device":"reader","state":"ok"}`)})
+	entryAt(t, s, ago(18), edge.Entry{Kind: edge.KindDevice, Lane: "east-in", Data: []byte(`{"device":"thermometer","state":"ok"}`), Stamp: edge.Stamp{Clock: edge.ClockUnset}})
+	entryAt(t, s, ago(16), edge.Entry{Kind: edge.KindDecision, Lane: "east-in", Outcome: edge.Admit})
+	entryAt(t, s, ago(15), edge.Entry{Kind: edge.KindPassage, Lane: "east-in", Result: edge.ResultPassed})
+	entryAt(t, s, ago(15), edge.Entry{Kind: edge.KindPassage, Lane: "east-in", Result: edge.ResultTailgated})
+	for range 2 {
+		entryAt(t, s, ago(3), edge.Entry{Kind: edge.KindAction, Lane: "east-out", Actor: "guard:7", Outcome: edge.Admit, Reason: "medical"})
+	}
+	entryAt(t, s, ago(2), edge.Entry{Kind: edge.KindAction, Lane: "east-out", Actor: "guard:8", Outcome: edge.Deny, Reason: "guard.denied"})
+	entryAt(t, s, ago(1), edge.Entry{Kind: edge.KindDevice, Lane: "side", Data: []byte(`{"device":"reader","state":"absent"}`)})
+	c := newConsole(t, s)
+	f, err := c.figures(t.Context(), c.deps.Text.For("en"), now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]*laneFigures{}
+	for _, l := range f.Lanes {
+		got[l.Name] = l
+	}
+	if l := got["东门入口"]; l.Admitted != 1 || l.Beam() != 2 || l.Forced != 0 || !l.Differ() || l.FaultHours() != "6.0" {
+		t.Errorf("%+v", l)
+	}
+	if l := got["侧门"]; l.FaultHours() != "1.0" || l.Differ() {
+		t.Errorf("%+v", l)
+	}
+	if f.UntrustedHours() != "2.0" {
+		t.Errorf("the clock was not trusted for %s hours", f.UntrustedHours())
+	}
+	if len(f.Overrides) != 2 || f.Overrides[0] != (override{"guard:7", "admit", "Medical (proof seen)", 2}) || f.Overrides[1].Actor != "guard:8" {
+		t.Errorf("%+v", f.Overrides)
+	}
+	if w := c.request("GET", "/control", nil, c.cookieOf("supervisor:2")); w.Code != 200 || !strings.Contains(w.Body.String(), "guard:8") {
+		t.Errorf("%d", w.Code)
+	}
+}
+
+// An entry's page has its explanation and its proof, with a code to photograph.
+func TestEntryIsExplainedAndProved(t *testing.T) {
+	c := newConsole(t, newStreet())
+	c.deps.Explain = func(_ context.Context, e *edge.Entry, in *text.Printer) (edge.Explanation, bool) {
+		return edge.Explanation{Sentence: "because " + in.Language(), Counter: []string{"if <b>"}, Superior: "city too"}, true
+	}
+	c.deps.Proof = func(_ context.Context, seq uint64) (edge.Proof, edge.Head, error) {
+		if seq > 4 {
+			return edge.Proof{}, edge.Head{}, edge.ErrUnknown
+		}
+		return edge.Proof{Seq: seq, Line: []byte("x"), Head: []byte("c/s/g/0\n5\nAAAA\n\n")}, edge.Head{Origin: "c/s/g/0", Size: 5, Root: sha256.Sum256([]byte("x"))}, nil
+	}
+	me := c.cookieOf("guard:7")
+	body := c.request("GET", "/journal/1", nil, me).Body.String()
+	for _, want := range []string{"because zh-Hans", "if &lt;b&gt;", "city too", "<dd>5</dd>", "<dd>LXEWQrcmsEQBYnyp&#43;6wy9chTD7GQPMTbAiWHF5IaSIE=</dd>", `<svg class="qr"`, `href="/journal/1/proof"`} {
+		if !strings.Contains(body, want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+	w := c.request("GET", "/journal/1/proof", nil, me)
+	if w.Code != 200 || !strings.HasPrefix(w.Header().Get("Content-Disposition"), "attachment") || !strings.HasPrefix(w.Body.String(), "c2sp.org/tlog-proof@v1\n") {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	for _, path := range []string{"/journal/9/proof", "/journal/x/proof"} {
+		if w := c.request("GET", path, nil, me); w.Code != 404 {
+			t.Errorf("%s: %d", path, w.Code)
+		}
+	}
+}
