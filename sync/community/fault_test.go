@@ -282,32 +282,37 @@ func uplink(t testing.TB, b *bus, d *device, rng *rand.Rand, again time.Duration
 	}
 }
 
-// PostgreSQL is killed at random while a gate sends; the server goes on when it
-// is back.
+// PostgreSQL is killed at random while a gate sends, as often as asked for; the
+// server goes on when it is back.
 func TestPostgresKilledAtRandom(t *testing.T) {
 	rng := seedOf(t)
 	c := newCluster(t)
 	s, b, _ := start(t, c.newDatabase(t, "killed"))
 	d := newDevice("estate", "east", 7, 1)
-	d.addLines(20_000)
 	register(t, s, d, "")
-	done := make(chan struct{})
 	sizes := rand.New(rand.NewPCG(rng.Uint64(), 1))
-	go func() {
-		defer close(done)
-		uplink(t, b, d, sizes, 100*time.Millisecond)
-	}()
-	n := 0
-	for running := true; running; {
-		select {
-		case <-done:
-			running = false
-		case <-time.After(time.Duration(20+rng.IntN(200)) * time.Millisecond):
-			if n < kills(t, 8) {
-				c.kill(t)
-				c.start(t)
-				n++
+	n, want := 0, kills(t, 8)
+	for n < want {
+		d.addLines(20_000)
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			uplink(t, b, d, sizes, 100*time.Millisecond)
+		}()
+		for running := true; running; {
+			select {
+			case <-done:
+				running = false
+			case <-time.After(time.Duration(20+rng.IntN(200)) * time.Millisecond):
+				if n < want {
+					c.kill(t)
+					c.start(t)
+					n++
+				}
 			}
+		}
+		if t.Failed() {
+			return
 		}
 	}
 	whole(t, s, d, len(d.lines))
