@@ -114,6 +114,13 @@ func (s *Server) manifest(ctx context.Context, g *gate, nonce string, q *wire.Re
 			if body.Registry.Chunks, err = s.store.chunks(ctx, g.site); err != nil {
 				return fmt.Errorf("cannot read the registry's chunks: %w", err)
 			}
+			have := int64(0)
+			if q != nil {
+				have = q.Registry
+			}
+			if body.Registry.Deltas, err = s.store.deltas(ctx, g.site, have, reg.version); err != nil {
+				return err
+			}
 			if body.Registry.Contains, err = s.store.contained(ctx, g.site); err != nil {
 				return fmt.Errorf("cannot read what the registry contains: %w", err)
 			}

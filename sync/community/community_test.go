@@ -630,6 +630,92 @@ func testRoster(t *testing.T, where string) {
 	if kept < len(second)-2 {
 		t.Errorf("only %d of %d chunks were kept although one row changed and some went at the end", kept, len(second))
 	}
+	// A gate with the first version is told the step to the second; a new one has none.
+	delta := func(nonce string, from int64, want int) []wire.DeltaRef {
+		t.Helper()
+		m := d.ask(t, b, wire.Request{Nonce: nonce, Registry: from})
+		if m.Registry == nil || len(m.Registry.Deltas) != want {
+			t.Fatalf("from %d: %+v, want %d deltas", from, m.Registry, want)
+		}
+		return m.Registry.Deltas
+	}
+	read := func(nonce string, ref wire.DeltaRef) (wire.DeltaHead, []wire.Row) {
+		t.Helper()
+		m := d.ask(t, b, wire.Request{Nonce: nonce, Registry: ref.From, Want: []string{ref.Hash}})
+		payload := b.take(t, wire.RegistryTopic("estate", ref.Hash))
+		if wire.HashOf(payload) != ref.Hash || bytes.Contains(payload, []byte("em:")) {
+			t.Fatal("a delta has another hash or is readable")
+		}
+		cid, err := age.ParseX25519Identity(string(decrypt(t, m.Registry.Key, id)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		plain, err := wire.Expand(decrypt(t, payload, cid), wire.MaxChunk)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var head wire.DeltaHead
+		var rows []wire.Row
+		for i, l := range split(plain) {
+			var r wire.Row
+			if i == 0 {
+				err = wire.Decode(l, &head)
+			} else if err = wire.Decode(l, &r); err == nil {
+				rows = append(rows, r)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		return head, rows
+	}
+	step := delta("d1", 1, 1)[0]
+	head, put := read("d2", step)
+	if head.From != 1 || head.To != 2 || len(head.Gone) != 10 || head.Gone[0] != 7*4991 || head.Gone[9] != 7*5000 {
+		t.Errorf("%+v", head)
+	}
+	if len(put) != 1 || put[0].Pass.ID != 7*77 || put[0].Pass.Status != edge.PassLost {
+		t.Errorf("%+v", put)
+	}
+	// A change of everybody is no delta: chunks are as good. What follows it is one.
+	if ch, err = s.ImportRoster(ctx, "estate", roster(4990, -1), ImportOptions{MaxGone: 0.1}); err != nil || ch.Version != 3 {
+		t.Fatalf("%+v %v", ch, err)
+	}
+	delta("d3", 1, 2)
+	everybody := func(yield func(edge.RosterRow, error) bool) {
+		for r := range roster(4990, 0) {
+			r.Pass.Name = "renamed"
+			if !yield(r, nil) {
+				return
+			}
+		}
+	}
+	if ch, err = s.ImportRoster(ctx, "estate", everybody, ImportOptions{MaxGone: 0.1}); err != nil || ch.Changed != 4990 {
+		t.Fatalf("%+v %v", ch, err)
+	}
+	delta("d4", 1, 0)
+	one := func(yield func(edge.RosterRow, error) bool) {
+		for r := range everybody {
+			if r.Pass.ID == 7*78 {
+				r.Pass.Name = "somebody"
+			}
+			if r.Pass.ID != 7*79 && !yield(r, nil) {
+				return
+			}
+		}
+	}
+	if ch, err = s.ImportRoster(ctx, "estate", one, ImportOptions{MaxGone: 0.1}); err != nil || ch.Changed != 1 || ch.Gone != 1 {
+		t.Fatalf("%+v %v", ch, err)
+	}
+	if delta("d5", 1, 1)[0].From != 4 { // leads from 4 only
+		t.Error("a delta from the version before is missing")
+	}
+	// Who is erased stands in no delta, and none says so afterwards.
+	if _, err := s.ErasePerson(ctx, "estate", 7*78, "office:1"); err != nil {
+		t.Fatal(err)
+	}
+	delta("d6", 4, 0)
+
 	if _, err = s.ImportRoster(ctx, "estate", roster(2000, 0), ImportOptions{MaxGone: 0.1}); !errors.Is(err, ErrTooManyGone) {
 		t.Errorf("half a roster: %v", err)
 	}
@@ -639,7 +725,7 @@ func testRoster(t *testing.T, where string) {
 	if _, err = s.ImportRoster(ctx, "estate", twice, ImportOptions{MaxGone: 1}); err == nil {
 		t.Error("a pass that is there twice was taken")
 	}
-	if m := d.ask(t, b, wire.Request{Nonce: "c", Registry: 2}); m.Registry != nil {
+	if m := d.ask(t, b, wire.Request{Nonce: "c", Registry: 6}); m.Registry != nil {
 		t.Error("a gate that has it all is told to fetch it again")
 	}
 }

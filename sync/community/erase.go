@@ -47,6 +47,14 @@ func (s *Server) ErasePerson(ctx context.Context, site string, pass edge.PassID,
 		if err := dropFresh(ctx, tx, site); err != nil {
 			return err
 		}
+		// The steps between versions hold the line, too; gates fetch chunks instead.
+		// The sums go as a whole: the next version is published without a delta, which
+		// could not say that this pass ended.
+		for _, q := range []string{`DELETE FROM registry_delta WHERE site = $1`, `DELETE FROM registry_sum WHERE site = $1`} {
+			if _, err := tx.ExecContext(ctx, q, site); err != nil {
+				return err
+			}
+		}
 		_, err = tx.ExecContext(ctx, `INSERT INTO erasure (site, pass, at, by) VALUES ($1, $2, $3, $4)
 			ON CONFLICT (site, pass) DO UPDATE SET at = excluded.at, by = excluded.by`, site, int64(pass), e.at, by)
 		return err

@@ -138,8 +138,10 @@ func (s *Server) recut(ctx context.Context, site string, newKey bool) error {
 				return fmt.Errorf("cannot make a content key: %w", err)
 			}
 			identity = id.String()
-			if _, err := tx.ExecContext(ctx, `DELETE FROM chunk WHERE site = $1`, site); err != nil {
-				return err
+			for _, q := range []string{`DELETE FROM chunk WHERE site = $1`, `DELETE FROM registry_delta WHERE site = $1`} {
+				if _, err := tx.ExecContext(ctx, q, site); err != nil {
+					return err
+				}
 			}
 		}
 		if err := cutChunks(ctx, tx, site, identity, version+1); err != nil {

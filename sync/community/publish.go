@@ -188,9 +188,12 @@ func cutChunks(ctx context.Context, tx *sql.Tx, site, identity string, version i
 	// The chunks are made page by page: a statement that reads stays open on no
 	// engine while another one writes in the same transaction.
 	after := int64(0)
+	diff := differ{ctx: ctx, tx: tx, site: site}
 	for {
 		var c chunk
 		n, done := 0, false
+		var sums []sum
+		var texts [][]byte
 		rows, err := tx.QueryContext(ctx, `SELECT pass, row FROM roster WHERE site = $1 AND pass > $2 ORDER BY pass LIMIT $3`, site, after, chunkMax)
 		err = each(rows, err, func() error {
 			var pass int64
@@ -213,10 +216,14 @@ func cutChunks(ctx context.Context, tx *sql.Tx, site, identity string, version i
 				}
 			}
 			c.plain = append(append(c.plain, text...), '\n')
+			sums, texts = append(sums, sum{pass, sha256.Sum256(text)}), append(texts, text)
 			done = endsChunk(pass) || len(c.plain) > wire.MaxChunk/2
 			return nil
 		})
 		if err != nil {
+			return err
+		}
+		if err := diff.page(sums, texts, n == 0); err != nil {
 			return err
 		}
 		if n == 0 {
@@ -244,6 +251,9 @@ func cutChunks(ctx context.Context, tx *sql.Tx, site, identity string, version i
 		}
 	}
 	if _, err = tx.ExecContext(ctx, `DELETE FROM chunk WHERE site = $1 AND version <> $2`, site, version); err != nil {
+		return err
+	}
+	if err := diff.finish(id, version); err != nil {
 		return err
 	}
 	// What was received of the gates' own changes is in these chunks now.
@@ -284,6 +294,10 @@ func (s *store) chunks(ctx context.Context, site string) ([]string, error) {
 // none.
 func (s *store) publication(ctx context.Context, site, hash string) (topic string, payload []byte, err error) {
 	err = s.r.QueryRowContext(ctx, `SELECT data FROM chunk WHERE site = $1 AND hash = $2`, site, hash).Scan(&payload)
+	if err == nil || !errors.Is(err, sql.ErrNoRows) {
+		return wire.RegistryTopic(site, hash), payload, err
+	}
+	err = s.r.QueryRowContext(ctx, `SELECT data FROM registry_delta WHERE site = $1 AND hash = $2`, site, hash).Scan(&payload)
 	if err == nil || !errors.Is(err, sql.ErrNoRows) {
 		return wire.RegistryTopic(site, hash), payload, err
 	}

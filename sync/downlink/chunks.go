@@ -26,7 +26,7 @@ func (d *Downlink) chunkDir() string { return filepath.Join(d.cfg.Dir, "chunks")
 // chunk keeps a chunk that is needed, encrypted as it came. It survives a restart,
 // so a registry that comes over a bad link is not begun again.
 func (d *Downlink) chunk(ctx context.Context, hash string, payload []byte) error {
-	if d.registry == nil || !isHash(hash) || len(payload) > wire.MaxChunk || !slices.Contains(d.registry.Chunks, hash) || wire.HashOf(payload) != hash {
+	if d.registry == nil || !isHash(hash) || len(payload) > wire.MaxChunk || !slices.Contains(d.parts(), hash) || wire.HashOf(payload) != hash {
 		return nil
 	}
 	path := filepath.Join(d.chunkDir(), hash)
@@ -55,7 +55,7 @@ func (d *Downlink) applyRegistry(ctx context.Context) error {
 	if ref == nil {
 		return nil
 	}
-	for _, h := range ref.Chunks {
+	for _, h := range d.parts() {
 		if !isHash(h) {
 			d.registry = nil
 			return d.refuse(ctx, edge.KindRegistry, "registry", fmt.Errorf("%w: chunk %.80q", wire.ErrMalformed, h))
@@ -79,6 +79,18 @@ func (d *Downlink) applyRegistry(ctx context.Context) error {
 		if m.Next > 0 {
 			contains = append(contains, edge.EntryRef{Gate: m.Gate, Epoch: m.Epoch, Seq: m.Next - 1})
 		}
+	}
+	if steps := d.steps(ref); len(steps) > 0 {
+		if err := d.step(ctx, steps, id, contains); err != nil {
+			if ctx.Err() != nil {
+				return err
+			}
+			d.log.Warn("the registry's deltas do not fit, the whole of it is fetched", "version", ref.Version, "err", err)
+			d.whole, d.registry = ref.Version, ref
+			return d.askNow(ctx)
+		}
+		d.log.Info("a registry is in force", "version", ref.Version, "deltas", len(steps))
+		return d.sweep(ref.Chunks)
 	}
 	if err := d.cfg.Registry.Replace(ctx, ref.Version, d.rows(ref, id), contains); err != nil {
 		var part errPart

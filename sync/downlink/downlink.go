@@ -30,6 +30,9 @@ type Registry interface {
 	// Replace puts the server's roster in force, all of it or nothing. Local changes
 	// that contains names (the last entry of each epoch) are in it; others stay.
 	Replace(ctx context.Context, version int64, rows iter.Seq2[edge.RosterRow, error], contains []edge.EntryRef) error
+	// ApplyDelta takes one step from the version in force to the next: put are passes
+	// that are new or changed, gone those that ended. All of it or nothing.
+	ApplyDelta(ctx context.Context, from, to int64, put []edge.RosterRow, gone []edge.PassID, contains []edge.EntryRef) error
 	// Apply takes a peer's change of a pass, once.
 	Apply(ctx context.Context, from edge.EntryRef, ch edge.PassChange) error
 }
@@ -127,6 +130,7 @@ type Downlink struct {
 	deadline time.Time // when to ask again
 	issued   int64     // of the newest manifest
 	registry *wire.RegistryRef
+	whole    int64 // the version whose deltas did not fit: its chunks are fetched
 	rules    rules
 	target   string          // what was needed by the last manifest
 	wanted   map[string]bool // hashes asked for that have not come
@@ -352,7 +356,7 @@ func (d *Downlink) missing() []string {
 	var out []string
 	out = append(out, d.rules.missing()...)
 	if d.registry != nil {
-		for _, h := range d.registry.Chunks {
+		for _, h := range d.parts() {
 			if isHash(h) && !exists(filepath.Join(d.chunkDir(), h)) {
 				out = append(out, h)
 			}

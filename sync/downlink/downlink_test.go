@@ -2,6 +2,7 @@ package downlink
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"encoding/json"
@@ -10,8 +11,10 @@ import (
 	"io"
 	"iter"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -130,6 +133,25 @@ func (g *gate) Replace(_ context.Context, version int64, rows iter.Seq2[edge.Ros
 }
 
 type registry struct{ *gate }
+
+func (g registry) ApplyDelta(_ context.Context, from, to int64, put []edge.RosterRow, gone []edge.PassID, contains []edge.EntryRef) error {
+	if from != g.version || to != from+1 {
+		return fmt.Errorf("a delta from %d to %d onto %d", from, to, g.version)
+	}
+	rows := map[edge.PassID]edge.RosterRow{}
+	for _, r := range append(slices.Clone(g.rows), put...) {
+		rows[r.Pass.ID] = r
+	}
+	for _, id := range gone {
+		if _, ok := rows[id]; !ok {
+			return fmt.Errorf("pass %d is gone, it never was here", id)
+		}
+		delete(rows, id)
+	}
+	g.rows = slices.SortedFunc(maps.Values(rows), func(a, b edge.RosterRow) int { return cmp.Compare(a.Pass.ID, b.Pass.ID) })
+	g.version, g.contains = to, contains
+	return nil
+}
 
 func (g registry) Apply(_ context.Context, _ edge.EntryRef, ch edge.PassChange) error {
 	g.changes = append(g.changes, ch)

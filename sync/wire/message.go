@@ -50,9 +50,28 @@ type RegistryRef struct {
 	// Key is an age identity, encrypted (age, binary) to this gate's recipient; the
 	// chunks are encrypted to it, once for the whole site.
 	Key []byte `json:"key"`
+	// Deltas lead to this version from earlier ones, step by step: a gate that has one of
+	// those needs no chunk. Empty when they are not kept.
+	Deltas []DeltaRef `json:"deltas,omitempty"`
 	// Contains says how far the changes that the site's gates made by themselves are
 	// in the snapshot: what a gate laid over the one before may go up to there.
 	Contains []PeerMark `json:"contains,omitempty"`
+}
+
+// DeltaRef is one step of the registry, published under its hash and encrypted as
+// chunks are. Inside: a DeltaHead, then a Row for each pass that is new or changed.
+type DeltaRef struct {
+	From int64  `json:"from"`
+	To   int64  `json:"to"`
+	Hash string `json:"hash"`
+}
+
+// DeltaHead is the first line of a delta.
+type DeltaHead struct {
+	V    int           `json:"v"`
+	From int64         `json:"from"`
+	To   int64         `json:"to"`
+	Gone []edge.PassID `json:"gone,omitempty"`
 }
 
 // PolicyRef is a signed policy bundle, published under its hash.
