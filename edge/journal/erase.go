@@ -47,9 +47,6 @@ type execer interface {
 // erase does it. The caller holds purging and life.
 func (j *Journal) erase(ctx context.Context, pass edge.PassID, by string, upto uint64) (Erased, error) {
 	var out Erased
-	if err := j.seal(ctx, j.Size()); err != nil {
-		return out, err
-	}
 	lives, err := j.lives(ctx)
 	if err != nil {
 		return out, err

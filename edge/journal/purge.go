@@ -55,9 +55,6 @@ func (j *Journal) Purge(ctx context.Context, cut time.Time) (int, error) {
 	defer j.purging.Unlock()
 	j.life.RLock()
 	defer j.life.RUnlock()
-	if err := j.seal(ctx, j.Size()); err != nil {
-		return 0, err
-	}
 	if err := j.dropDelivered(ctx); err != nil {
 		return 0, err
 	}
@@ -111,6 +108,10 @@ func (j *Journal) lives(ctx context.Context) ([]life, error) {
 // says that there are no more. pick gets a nil entry for a line that cannot be read.
 func (j *Journal) destroyWhere(ctx context.Context, l life, rec deletion, pick func(seq uint64, e *edge.Entry) (goes, more bool)) (int, error) {
 	total, warned := 0, false
+	// The leaves stay, so they have to be on the medium before the content goes.
+	if err := j.seal(ctx, j.Size()); err != nil {
+		return 0, err
+	}
 	from := uint64(0)
 	for more := true; more; {
 		var first sql.NullInt64

@@ -31,6 +31,7 @@ type sender struct {
 	timeout time.Duration
 	pause   time.Time // nothing is sent before
 	meter   meter
+	plain   []byte    // the batch before it is packed, kept for the next one
 	ahead   uint64    // up to here, entries went ahead of the backlog
 	aheadAt time.Time // the last time
 	back    struct {  // the last time it went back for a gap
@@ -314,11 +315,11 @@ func (s *sender) encode(ctx context.Context, entries []edge.Stored, runs []wire.
 		return nil, f, errors.New("the journal does not sign its tree heads")
 	}
 	f.root, b.Head = head.Root, string(head.Note)
-	plain, err := b.Encode(nil)
+	s.plain, err = b.Encode(s.plain[:0])
 	if err != nil {
 		return nil, f, err
 	}
-	return s.zip.Pack(nil, plain), f, nil
+	return s.zip.Pack(nil, s.plain), f, nil
 }
 
 // expire goes back when the oldest batch has had no receipt in time.

@@ -63,7 +63,11 @@ func (b *Batch) Encode(dst []byte) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot encode the batch header: %w", err)
 	}
-	dst = append(append(dst, h...), '\n')
+	size := len(h) + 1
+	for _, l := range b.Lines {
+		size += len(l) + 1
+	}
+	dst = append(append(slices.Grow(dst, size), h...), '\n')
 	for i, l := range b.Lines {
 		if l == nil && b.sealed(b.First+uint64(i)) != nil {
 			continue
