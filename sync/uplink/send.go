@@ -21,6 +21,13 @@ type flight struct {
 	sent       time.Time
 }
 
+// owed is the newest receipt that is not stored yet.
+type owed struct {
+	size  uint64
+	head  []byte
+	since time.Time // the oldest of those that it covers came
+}
+
 // sender is the state of the loop that sends; nobody else touches it.
 type sender struct {
 	*Uplink
@@ -28,6 +35,7 @@ type sender struct {
 	next    uint64 // the first entry to be sent
 	flights []flight
 	since   time.Time // when next was first seen to be there; zero = it is not
+	owed    owed
 	timeout time.Duration
 	pause   time.Time // nothing is sent before
 	meter   meter
@@ -43,12 +51,16 @@ type sender struct {
 func (u *Uplink) send(ctx context.Context) error {
 	s := &sender{Uplink: u, meter: meter{Metered: u.cfg.Metered}}
 	s.restart()
+	defer func() { s.settle(context.WithoutCancel(ctx)) }()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
 		wake, size := s.fill(ctx)
 		if ctx.Err() != nil {
 			return ctx.Err()
+		}
+		if s.owed.head != nil {
+			wake = earlier(wake, s.owed.since.Add(settleEvery))
 		}
 		timer.Reset(max(0, time.Until(wake)))
 		grown, done := s.growth(ctx, size)
@@ -65,6 +77,9 @@ func (u *Uplink) send(ctx context.Context) error {
 			s.receipt(ctx, payload)
 		}
 		done()
+		if s.owed.head != nil && time.Since(s.owed.since) >= settleEvery {
+			s.settle(ctx)
+		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -74,7 +89,7 @@ func (u *Uplink) send(ctx context.Context) error {
 // restart begins at the acknowledged mark of the journal's present epoch.
 func (s *sender) restart() {
 	s.epoch, s.next = s.j.Epoch(), s.j.Acked()
-	s.flights, s.since, s.timeout, s.pause = nil, time.Time{}, s.cfg.Resend, time.Time{}
+	s.flights, s.since, s.timeout, s.pause, s.owed = nil, time.Time{}, s.cfg.Resend, time.Time{}, owed{}
 	s.ahead = 0
 }
 
@@ -365,20 +380,41 @@ func (s *sender) receipt(ctx context.Context, payload []byte) {
 		s.forked(ctx, r, fmt.Errorf("the server has other entries below %d than this journal: two copies of one medium are in use", h.Size))
 		return
 	}
-	if h.Size > s.j.Acked() {
-		if err := s.j.Acknowledge(ctx, s.epoch, h.Size, []byte(r.Head)); err != nil {
-			s.note(fmt.Errorf("cannot store the receipt: %w", err))
-			return
-		}
-	}
 	for len(s.flights) > 0 && s.flights[0].end <= h.Size {
 		s.flights = s.flights[1:]
+	}
+	if h.Size > max(s.owed.size, s.j.Acked()) {
+		if s.owed.since.IsZero() {
+			s.owed.since = time.Now()
+		}
+		s.owed.size, s.owed.head = h.Size, []byte(r.Head)
+	}
+	if len(s.flights) == 0 || time.Since(s.owed.since) >= settleEvery {
+		s.settle(ctx)
 	}
 	s.next = max(s.next, h.Size)
 	s.timeout = s.cfg.Resend
 	s.mu.Lock()
 	s.state.LastReceipt, s.state.Error = time.Now(), ""
 	s.mu.Unlock()
+}
+
+// settleEvery is how long receipts wait to be stored together while more are
+// expected. Each store is a commit that a lane may have to wait for; what a crash
+// forgets of them is sent and receipted again.
+const settleEvery = 200 * time.Millisecond
+
+// settle stores the newest receipt.
+func (s *sender) settle(ctx context.Context) {
+	if s.owed.head == nil {
+		return
+	}
+	if err := s.j.Acknowledge(ctx, s.epoch, s.owed.size, s.owed.head); err != nil {
+		s.note(fmt.Errorf("cannot store the receipt: %w", err))
+		s.owed.since = time.Now() // tried again after a while
+		return
+	}
+	s.owed = owed{}
 }
 
 // verifiers are for the cosignatures of the server's keys.
@@ -424,6 +460,7 @@ func (s *sender) refused(ctx context.Context, r *wire.Receipt) {
 		s.note(errors.New("a refusal that is not signed by the server was ignored"))
 		return
 	}
+	s.settle(ctx)
 	switch r.Refusal.Code {
 	case wire.RefusedGap:
 		s.gap(ctx, r)
@@ -455,6 +492,7 @@ func (s *sender) gap(ctx context.Context, r *wire.Receipt) {
 
 // forked asks for a new epoch.
 func (s *sender) forked(ctx context.Context, r *wire.Receipt, why error) {
+	s.settle(ctx)
 	s.log.Error("the journal and the server's copy have parted", "epoch", s.epoch, "err", why)
 	err := errors.New("nobody can start a new epoch here")
 	if s.cfg.Fork != nil {
