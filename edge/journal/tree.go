@@ -88,27 +88,51 @@ func (j *Journal) sealSome(ctx context.Context, to uint64) error {
 	if err != nil {
 		return err
 	}
+	for j.sealed < to {
+		if err := j.store(ctx, add, to); err != nil {
+			return err
+		}
+	}
+	j.tail, j.covered = nil, to
+	return nil
+}
+
+// sealLeast is how many leaves a transaction stores, whoever waits for the writer.
+const sealLeast = 32
+
+// store writes the hashes of the entries up to to, or of some of them when a lane
+// waits to append: its entry comes first.
+func (j *Journal) store(ctx context.Context, add map[int64]tlog.Hash, to uint64) error {
 	j.write.Lock()
 	defer j.write.Unlock()
+	done := j.sealed
 	if err := j.tx(ctx, func() error {
 		st, err := j.conn.PrepareContext(ctx, "INSERT INTO hash(i, h) VALUES(?, ?)")
 		if err != nil {
 			return err
 		}
 		defer st.Close()
-		for i := leafIndex(j.sealed); i < int64(len(add))+leafIndex(j.sealed); i++ {
-			h := add[i]
-			if _, err := st.ExecContext(ctx, i, h[:]); err != nil {
-				return err
+		for ; done < to && (done < j.sealed+sealLeast || !j.waiting()); done++ {
+			for i := leafIndex(done); i < leafIndex(done+1); i++ {
+				h := add[i]
+				if _, err := st.ExecContext(ctx, i, h[:]); err != nil {
+					return err
+				}
 			}
 		}
 		return nil
 	}); err != nil {
 		return err
 	}
-	j.sealed = to
-	j.tail, j.covered = nil, to
+	j.sealed = done
 	return nil
+}
+
+// waiting says that somebody waits to append.
+func (j *Journal) waiting() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return len(j.pending) > 0
 }
 
 // hashOn computes the hashes that the entries from up to to add to the tree. known
