@@ -1,12 +1,16 @@
 package journal
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -146,9 +150,7 @@ func TestBitFlipsAreFound(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
-	rng := rand.New(rand.NewPCG(seed, 1))
+	rng := flipping(t)
 	unnoticed := 0
 	const flips = 60
 	for range flips {
@@ -177,6 +179,64 @@ func TestBitFlipsAreFound(t *testing.T) {
 		}
 	}
 	t.Logf("%d of %d flips hit nothing that is kept", unnoticed, flips)
+}
+
+// flipping draws where bits flip; GATEHOUSE_TEST_SEED repeats a run.
+func flipping(t *testing.T) *rand.Rand {
+	t.Helper()
+	seed := uint64(time.Now().UnixNano())
+	if text := os.Getenv("GATEHOUSE_TEST_SEED"); text != "" {
+		var err error
+		if seed, err = strconv.ParseUint(text, 10, 64); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("GATEHOUSE_TEST_SEED=%d", seed)
+	return rand.New(rand.NewPCG(seed, 1))
+}
+
+// A bit flipped in an entry is found, and the entry is named.
+func TestBitFlipInAnEntryNamesIt(t *testing.T) {
+	path, _, _ := filled(t, 300)
+	clean, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := Inspect(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	entries, err := r.Read(t.Context(), 0, 1000, 8<<20)
+	if err := errors.Join(err, r.Close()); err != nil {
+		t.Fatal(err)
+	}
+	rng := flipping(t)
+	tried := 0
+	for range 60 {
+		e := entries[rng.IntN(len(entries))]
+		// A line lies in pieces on several pages; a piece that is nowhere else does.
+		const piece = 24
+		from := rng.IntN(len(e.Line) - piece)
+		part := e.Line[from : from+piece]
+		if bytes.Count(clean, part) != 1 {
+			continue
+		}
+		tried++
+		b := bytes.Clone(clean)
+		at := bytes.Index(b, part) + rng.IntN(piece)
+		b[at] ^= 1 << rng.IntN(8)
+		p := filepath.Join(t.TempDir(), "journal.db")
+		if err := os.WriteFile(p, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, rep := verify(t, p)
+		if !slices.ContainsFunc(rep.Findings, func(f Finding) bool { return f.Seq == int64(e.Seq) }) {
+			t.Errorf("byte %d is of entry %d; found: %v", at, e.Seq, rep.Findings)
+		}
+	}
+	if tried < 10 {
+		t.Errorf("only %d flips were tried", tried)
+	}
 }
 
 func reread(t *testing.T, path string) [32]byte {
