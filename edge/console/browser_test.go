@@ -8,6 +8,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"testing"
@@ -135,12 +136,21 @@ func waitDone(t *testing.T, s *street, n int) {
 	}
 }
 
+// quick lets one browser open pages faster than a person does.
+func quick(c *Console) {
+	c.meter.limits = maps.Clone(limits)
+	for k, l := range c.meter.limits {
+		c.meter.limits[k] = limit{1000, 10_000, l.body}
+	}
+}
+
 func TestScreenshots(t *testing.T) {
 	if *screenshots == "" {
 		t.Log("no folder for pictures was given")
 	}
 	s := newStreet()
 	c := newConsole(t, s)
+	quick(c)
 	base := serve(t, c)
 	ctx := browser(t)
 	login(t, ctx, base, "7")
@@ -155,6 +165,9 @@ func TestScreenshots(t *testing.T) {
 					get(t, ctx, "theme", chromedp.Evaluate[string](fmt.Sprintf("document.documentElement.dataset.theme = %q", theme)))
 					wide := get(t, ctx, "width", chromedp.Evaluate[bool](`document.documentElement.scrollWidth > innerWidth + 1`))
 					png := get(t, ctx, page, chromedp.CaptureScreenshot())
+					if get(t, ctx, "lost", chromedp.Evaluate[bool](`document.body.classList.contains("lost")`)) {
+						t.Errorf("%s says that the connection is lost on a %s in %s", page, size.name, lang)
+					}
 					if wide {
 						t.Errorf("%s is wider than a %s in %s", page, size.name, lang)
 					}

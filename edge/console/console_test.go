@@ -217,7 +217,7 @@ func (c *Console) request(method, path string, form url.Values, cookie string, h
 func TestLanePage(t *testing.T) {
 	c := newConsole(t, newStreet())
 	for lang, want := range map[string][]string{
-		"zh-Hans": {"王*明", "居民", "老人", "37.8 ±0.3 °C", "达到或超过标准", "人工处理", "体温达到或超过标准", "街道防疫办", "后面还有 3 位", "就医（已看证明）", "请到一旁", "请先用另一支体温计复核", "在一旁等候", "G* O*", "红外对射", "上一位： 李* · 放行", "该户这两天已经外出过", "就医（已看证明） · guard:7", "工作人员 8", "side thermometer: 没有找到", "待上传 2"},
+		"zh-Hans": {"王*明", "居民", "老人", "37.8 ±0.3 °C", "达到或超过标准", "人工处理", "体温达到或超过标准", "街道防疫办", "后面还有 3 位", "就医（已看证明）", "请到一旁", "请先用另一支体温计复核", "在一旁等候", "G* O*", "红外对射", "上一位： 李* · 放行", "该户这两天已经外出过", "就医（已看证明） · guard:7", "工作人员 8", " 测温仪: 没有找到", "待上传 2"},
 		"en":      {"resident", "elderly", "at or above the threshold", "the guard decides", "Temperature at or above the threshold", "3 waiting behind", "Medical (proof seen)", "Step aside", "beam", "Before: 李* · admit", "No card? Find the pass"},
 	} {
 		w := c.request("GET", "/", nil, c.cookieOf("guard:7")+"; lang="+lang)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"gatehouse/edge"
+	"gatehouse/edge/text"
 )
 
 // How much of the journal one page reads: enough to find something by its lane
@@ -142,7 +143,7 @@ func (c *Console) entry(w http.ResponseWriter, r *http.Request) {
 		data["Of"] = e.Of
 	}
 	if e.Facts != nil {
-		data["Facts"] = facts(e.Facts)
+		data["Facts"] = facts(p, e.Facts)
 	}
 	if c.deps.Explain != nil && e.Kind == edge.KindDecision && e.Facts != nil {
 		if x, ok := c.deps.Explain(r.Context(), e, p); ok {
@@ -158,8 +159,9 @@ func (c *Console) entry(w http.ResponseWriter, r *http.Request) {
 	c.render(w, r, "entry.html", data)
 }
 
-// facts lists the facts under the names that policies use.
-func facts(f *edge.Facts) []fact {
+// facts lists the facts, in words where there are some and else under the names that
+// policies use.
+func facts(p *text.Printer, f *edge.Facts) []fact {
 	b, err := json.Marshal(f)
 	if err != nil {
 		return nil
@@ -176,7 +178,7 @@ func facts(f *edge.Facts) []fact {
 		m, ok := v.(map[string]any)
 		if !ok {
 			text, _ := json.Marshal(v)
-			out = append(out, fact{name, strings.Trim(string(text), `"`)})
+			out = append(out, fact{word(p, "fact.", name), strings.Trim(string(text), `"`)})
 			return
 		}
 		for k, v := range m {

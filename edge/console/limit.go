@@ -21,13 +21,15 @@ const (
 	streams       // that last
 )
 
-// limits of each class: for one session, or one address where nobody has logged
-// in. A guard's thumbs and a page with its parts stay far below.
-var limits = map[class]struct {
+type limit struct {
 	perSecond rate.Limit
 	burst     int
 	body      int64 // bytes of a request
-}{
+}
+
+// limits of each class: for one session, or one address where nobody has logged
+// in. A guard's thumbs and a page with its parts stay far below.
+var limits = map[class]limit{
 	pages:   {20, 120, 1 << 10},
 	files:   {50, 300, 1 << 10},
 	acts:    {10, 30, 4 << 10},
@@ -57,13 +59,16 @@ type bucket struct {
 
 // meter counts what callers take.
 type meter struct {
+	limits  map[class]limit
 	mu      sync.Mutex
 	callers map[caller]*bucket
 	open    map[string]int // streams
 	public  int
 }
 
-func newMeter() *meter { return &meter{callers: map[caller]*bucket{}, open: map[string]int{}} }
+func newMeter() *meter {
+	return &meter{limits: limits, callers: map[caller]*bucket{}, open: map[string]int{}}
+}
 
 // allow says whether a caller may have one more of a class.
 func (m *meter) allow(who string, of class) bool {
@@ -86,7 +91,7 @@ func (m *meter) allow(who string, of class) bool {
 			b = m.callers[k]
 		}
 		if b == nil {
-			l := limits[of]
+			l := m.limits[of]
 			b = &bucket{Limiter: rate.NewLimiter(l.perSecond, l.burst)}
 			m.callers[k] = b
 		}

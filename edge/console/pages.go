@@ -104,13 +104,14 @@ func (c *Console) devices(w http.ResponseWriter, r *http.Request) {
 	p := c.deps.Text.For(c.lang(r))
 	type row struct {
 		edge.DeviceHealth
+		Name     string
 		Is, Read string
 		Bad      bool
 	}
 	var rows []row
 	if c.deps.Devices != nil {
 		for _, d := range c.deps.Devices() {
-			x := row{DeviceHealth: d, Is: p.T("device." + string(d.State)), Bad: faulty(d.State)}
+			x := row{DeviceHealth: d, Name: c.deviceName(p, d.Serves), Is: p.T("device." + string(d.State)), Bad: faulty(d.State)}
 			if !d.LastRead.IsZero() {
 				x.Read = d.LastRead.In(c.cfg.Location).Format("01-02 15:04:05")
 			}

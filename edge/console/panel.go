@@ -354,7 +354,7 @@ func (c *Console) status(p *text.Printer) statusLine {
 	if c.deps.Devices != nil {
 		for _, d := range c.deps.Devices() {
 			if faulty(d.State) {
-				out.Faults = append(out.Faults, d.Serves+": "+p.T("device."+string(d.State)))
+				out.Faults = append(out.Faults, c.deviceName(p, d.Serves)+": "+p.T("device."+string(d.State)))
 			}
 		}
 	}
@@ -399,7 +399,7 @@ func (c *Console) line(p *text.Printer, s edge.Stored) (line, *edge.Entry, bool)
 		c.deps.Log.Warn("cannot read an entry", "seq", s.Seq, "err", err)
 		return line{}, nil, false
 	}
-	l := line{Seq: s.Seq, Time: time.UnixMilli(e.Stamp.Time).In(c.cfg.Location).Format("15:04:05"), Lane: e.Lane, What: word(p, "kind.", string(e.Kind)), Class: string(e.Outcome)}
+	l := line{Seq: s.Seq, Time: time.UnixMilli(e.Stamp.Time).In(c.cfg.Location).Format("15:04:05"), Lane: c.laneName(e.Lane), What: word(p, "kind.", string(e.Kind)), Class: string(e.Outcome)}
 	if e.Outcome != "" {
 		l.What = p.T("outcome." + string(e.Outcome))
 	}
@@ -419,4 +419,29 @@ func (c *Console) line(p *text.Printer, s edge.Stored) (line, *edge.Entry, bool)
 		l.Why = strings.Join(clean(fmt.Sprintf("%s %d", word(p, "category.", e.Facts.Pass.Category), e.Facts.Pass.ID), l.Why), " · ")
 	}
 	return l, e, true
+}
+
+// laneName is what a lane is called here; of one that is no more, its id.
+func (c *Console) laneName(id string) string {
+	for _, v := range c.deps.Lanes.Views() {
+		if v.Lane == id && v.Name != "" {
+			return v.Name
+		}
+	}
+	return id
+}
+
+// deviceName says in words what a device serves: "east-in scanner".
+func (c *Console) deviceName(p *text.Printer, serves string) string {
+	of, part, _ := strings.Cut(serves, " ")
+	// Readers beyond the first have a number; of "fire input" the first word says it.
+	part, number, _ := strings.Cut(part, " ")
+	if _, err := strconv.Atoi(number); err != nil {
+		number = ""
+	}
+	name := word(p, "part.", part)
+	if of != "gate" {
+		name = c.laneName(of) + " " + name
+	}
+	return strings.TrimSpace(name + " " + number)
 }
