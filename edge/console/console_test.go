@@ -35,6 +35,8 @@ type street struct {
 	refuse   error
 	lines    []edge.Stored
 	passes   []edge.Pass
+	card     edge.Credential // that finds them
+	asked    []edge.Credential
 	changes  []string
 	recorded []string
 	disk     error // why nothing can be recorded
@@ -123,6 +125,10 @@ func (s *street) Get(_ context.Context, seq uint64) (edge.Stored, error) {
 func (s *street) Find(_ context.Context, q edge.PassQuery) ([]edge.Pass, error) {
 	if q.Name == "break" {
 		return nil, errors.New("broken")
+	}
+	s.asked = append(s.asked, q.Credential)
+	if q.Credential != "" && q.Credential != s.card {
+		return nil, nil
 	}
 	return s.passes, nil
 }
@@ -305,6 +311,44 @@ func TestActions(t *testing.T) {
 			t.Errorf("%v: %d %s", err, w.Code, w.Body)
 		}
 	}
+}
+
+// A card finds its pass in whatever form its number is typed or scanned, with the last
+// entries and why the person was stopped.
+func TestPassByCard(t *testing.T) {
+	s := newStreet()
+	s.passes = []edge.Pass{{ID: 8, Name: "王*", Building: "10号楼"}, {ID: 9, Name: "李*", Building: "2号楼"}}
+	c := newConsole(t, s)
+	me := c.cookieOf("guard:7")
+	for card, want := range map[string]edge.Credential{"0013530444": mustParse(t, "0013530444", "em-dec10"), " 0600CE754C\r\n": mustParse(t, "0600CE754C", "em-hex"),
+		"em:0600CE754C": mustParse(t, "em:0600CE754C", ""), "206,30028": mustParse(t, "206,30028", "w26")} {
+		s.card = want
+		body := c.request("GET", "/passes?card="+url.QueryEscape(card), nil, me).Body.String()
+		for _, part := range []string{`href="/journal/1"`, `href="/journal?pass=8"`, "放行", "10号楼"} {
+			if !strings.Contains(body, part) {
+				t.Errorf("%q: the page lacks %q; asked for %v", card, part, s.asked)
+			}
+		}
+		if strings.Index(body, "2号楼") > strings.Index(body, "10号楼") {
+			t.Error("building 10 stands before 2")
+		}
+	}
+	s.card, s.asked = "nothing", nil
+	if w := c.request("GET", "/passes?card="+url.QueryEscape("<b>🙂\x00"), nil, me); w.Code != 200 || strings.Contains(w.Body.String(), "王*") {
+		t.Errorf("%d for no card", w.Code)
+	}
+	if w := c.request("GET", "/passes?card="+strings.Repeat("9", 300), nil, me); w.Code != http.StatusBadRequest {
+		t.Errorf("%d for a card of 300 digits", w.Code)
+	}
+}
+
+func mustParse(t *testing.T, text, form string) edge.Credential {
+	t.Helper()
+	c, err := edge.ParseCredential(text, form)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
 }
 
 func TestPasses(t *testing.T) {

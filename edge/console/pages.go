@@ -1,11 +1,17 @@
 package console
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/text/collate"
+	"golang.org/x/text/language"
 
 	"gatehouse/edge"
 )
@@ -17,20 +23,30 @@ type found struct {
 	Status, StatusCode, Reason string
 	Until                      string
 	Buttons                    []button // bring to a lane
+	Entries                    []line   // the last ones that concern it
+	Why                        string   // the newest of them stopped the person: in a sentence
 }
 
-// passes finds passes by building, unit and part of the name, and offers to
-// bring one to a lane.
+// passEntries is how many entries of a pass its page shows, of the last journalScan.
+const passEntries = 3
+
+// cardForms are the forms in which a card's number is typed, or sent by a reader that
+// poses as a keyboard, the likeliest first.
+var cardForms = []string{"em-dec10", "em-hex", "uid", "w26", "w34", "qr"}
+
+// passes finds passes by building, unit and part of the name, or by a card, and
+// offers to bring one to a lane.
 func (c *Console) passes(w http.ResponseWriter, r *http.Request) { c.showPasses(w, r, "") }
 
 func (c *Console) showPasses(w http.ResponseWriter, r *http.Request, message string) {
 	q := edge.PassQuery{Building: r.FormValue("building"), Unit: r.FormValue("unit"), Name: r.FormValue("name"), Limit: 20}
+	card := strings.TrimSpace(r.FormValue("card"))
 	data := map[string]any{"Query": q, "Message": message, "Lane": r.FormValue("lane"), "Searched": false}
-	if len(q.Building)+len(q.Unit)+len(q.Name) > 200 {
+	if len(q.Building)+len(q.Unit)+len(q.Name)+len(card) > 200 {
 		data["Message"] = c.say(r, "console.too_long")
 		w.WriteHeader(http.StatusBadRequest)
-	} else if strings.TrimSpace(q.Building+q.Unit+q.Name) != "" {
-		passes, err := c.deps.Passes.Find(r.Context(), q)
+	} else if strings.TrimSpace(q.Building+q.Unit+q.Name+card) != "" {
+		passes, err := c.find(r.Context(), q, card)
 		if err != nil {
 			c.deps.Log.Warn("cannot search the passes", "err", err)
 			data["Message"] = c.say(r, "console.failed")
@@ -45,9 +61,67 @@ func (c *Console) showPasses(w http.ResponseWriter, r *http.Request, message str
 			data["Message"], passes = c.say(r, "console.failed"), nil
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
+		c.collate(c.lang(r), passes)
 		data["Searched"], data["Passes"] = true, c.found(r, passes)
 	}
 	c.render(w, r, "passes.html", data)
+}
+
+// find looks for passes by a card, where one is given, and else by the query.
+func (c *Console) find(ctx context.Context, q edge.PassQuery, card string) ([]edge.Pass, error) {
+	if card == "" {
+		return c.deps.Passes.Find(ctx, q)
+	}
+	for _, form := range cardForms {
+		cred, err := edge.ParseCredential(card, form)
+		if err != nil {
+			continue
+		}
+		if passes, err := c.deps.Passes.Find(ctx, edge.PassQuery{Credential: cred, Limit: q.Limit}); len(passes) > 0 || err != nil {
+			return passes, err
+		}
+	}
+	return nil, nil
+}
+
+// collate sorts passes as a reader of the language expects: by building and unit,
+// whose numbers count as numbers, and name.
+func (c *Console) collate(lang string, passes []edge.Pass) {
+	by := collate.New(language.Make(lang), collate.Numeric, collate.IgnoreCase)
+	slices.SortStableFunc(passes, func(a, b edge.Pass) int {
+		return cmp.Or(by.CompareString(a.Building, b.Building), by.CompareString(a.Unit, b.Unit), by.CompareString(a.Name, b.Name))
+	})
+}
+
+// recent adds to each pass its last entries, and why the newest stopped the person.
+func (c *Console) recent(r *http.Request, passes []found) {
+	p := c.deps.Text.For(c.lang(r))
+	at := map[edge.PassID]*found{}
+	for i := range passes {
+		at[passes[i].ID] = &passes[i]
+	}
+	size := c.deps.Journal.Size()
+	stored, err := c.deps.Journal.Read(r.Context(), size-min(size, journalScan), journalScan, 4<<20)
+	if err != nil {
+		c.deps.Log.Warn("cannot read the journal", "err", err)
+		return
+	}
+	for _, s := range slices.Backward(stored) {
+		l, e, ok := c.line(p, s)
+		if !ok || e.Facts == nil || e.Facts.Pass == nil {
+			continue
+		}
+		f := at[e.Facts.Pass.ID]
+		if f == nil || len(f.Entries) == passEntries {
+			continue
+		}
+		if len(f.Entries) == 0 && e.Outcome != edge.Admit && e.Kind == edge.KindDecision && c.deps.Explain != nil {
+			if x, ok := c.deps.Explain(r.Context(), e, p); ok {
+				f.Why = x.Sentence
+			}
+		}
+		f.Entries = append(f.Entries, l)
+	}
 }
 
 func (c *Console) found(r *http.Request, passes []edge.Pass) []found {
@@ -68,6 +142,9 @@ func (c *Console) found(r *http.Request, passes []edge.Pass) []found {
 			}
 		}
 		out = append(out, f)
+	}
+	if len(out) > 0 && has(personOf(r).Role, readJournal) {
+		c.recent(r, out)
 	}
 	return out
 }
