@@ -211,9 +211,9 @@ func program(t *testing.T, name string) string {
 	}
 	if _, err := os.Stat(bin); err != nil {
 		if os.Getenv("CI") == "true" {
-			t.Fatalf("%s is missing: apt-get install mosquitto", name)
+			t.Fatalf("%s is missing; .ci/run installs it", name)
 		}
-		t.Skipf("%s is not here: apt-get install mosquitto", name)
+		t.Skipf("%s is not installed here; .ci/run installs it", name)
 	}
 	return bin
 }
