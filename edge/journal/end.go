@@ -86,12 +86,21 @@ func (j *Journal) Decommission(ctx context.Context, e Ending) (End, error) {
 func (j *Journal) forget(ctx context.Context) error {
 	j.write.Lock()
 	defer j.write.Unlock()
-	return j.tx(ctx, func() error {
+	cellsStored := func() {}
+	if err := j.tx(ctx, func() error {
+		var err error
+		if cellsStored, err = j.storeAllCells(ctx); err != nil {
+			return err
+		}
 		for _, q := range []string{"DELETE FROM cell", "DELETE FROM peer", "DELETE FROM erasure"} {
 			if _, err := j.conn.ExecContext(ctx, q); err != nil {
 				return err
 			}
 		}
 		return nil
-	})
+	}); err != nil {
+		return err
+	}
+	cellsStored()
+	return nil
 }

@@ -117,10 +117,14 @@ func (j *Journal) NewEpoch(ctx context.Context, forked uint64, why string) error
 			return err
 		}
 		next++
-		return j.insert(ctx, next-1, line)
+		return j.insert(ctx, next-1, pack(line))
 	}
 	reset := edge.Delta{Cell: edge.Cell{Name: edge.CellReset, Subject: edge.SubjectReset}, Op: edge.OpSet, Value: now.Time}
+	cellsStored := func() {}
 	err = j.tx(ctx, func() error {
+		if cellsStored, err = j.storeAllCells(ctx); err != nil {
+			return err
+		}
 		if lost, err = j.missing(ctx, forked, size); err != nil {
 			return err
 		}
@@ -131,7 +135,7 @@ func (j *Journal) NewEpoch(ctx context.Context, forked uint64, why string) error
 				}
 			}
 		}
-		for _, q := range []string{"DELETE FROM meta WHERE k IN ('receipt', 'start')", "UPDATE erasure SET tried=0"} {
+		for _, q := range []string{"DELETE FROM meta WHERE k IN ('receipt', 'start')", "UPDATE erasure SET tried=0", "UPDATE cell SET seq=-1 WHERE seq>=0"} {
 			if _, err := j.conn.ExecContext(ctx, q); err != nil {
 				return err
 			}
@@ -146,13 +150,13 @@ func (j *Journal) NewEpoch(ctx context.Context, forked uint64, why string) error
 		if err := add(edge.KindEpoch, data, reset); err != nil {
 			return err
 		}
-		if _, err := j.stmts.set.ExecContext(ctx, reset.Cell.Subject, reset.Cell.Name, reset.Cell.Bucket, reset.Value, now.Time); err != nil {
+		if _, err := j.stmts.store.ExecContext(ctx, reset.Cell.Subject, reset.Cell.Name, reset.Cell.Bucket, reset.Value, now.Time, 1, 0); err != nil {
 			return err
 		}
 		if err := j.carry(ctx, suffixOf(old), forked, size, func(data []byte) error { carried++; return add(edge.KindCarried, data) }); err != nil {
 			return err
 		}
-		for k, v := range map[string]any{"epoch": epoch.String(), "acked": 0} {
+		for k, v := range map[string]any{"epoch": epoch.String(), "acked": 0, "cells": int64(next)} {
 			if _, err := j.stmts.meta.ExecContext(ctx, k, v); err != nil {
 				return err
 			}
@@ -165,6 +169,8 @@ func (j *Journal) NewEpoch(ctx context.Context, forked uint64, why string) error
 		return fmt.Errorf("cannot begin an epoch: %w", err)
 	}
 	j.log.Warn("a new epoch", "epoch", epoch, "parent", old, "forked", forked, "carried", carried, "lost", lost, "why", why)
+	cellsStored()
+	j.tabled = next
 	j.epoch.Store(uint64(epoch))
 	j.acked.Store(0)
 	j.sealed, j.covered, j.tail = 0, 0, nil
@@ -193,6 +199,10 @@ func (j *Journal) carry(ctx context.Context, suffix string, forked, size uint64,
 		var line []byte
 		err := j.conn.QueryRowContext(ctx, "SELECT line FROM entry"+suffix+" WHERE seq=?", int64(seq)).Scan(&line)
 		if err == nil {
+			if line, err = unpack(line); err != nil || !json.Valid(line) {
+				j.log.Error("an entry is lost to the new epoch: it cannot be read", "seq", seq, "hint", "gatehouse journal verify says where the journal is damaged")
+				continue
+			}
 			// By hand: an encoder would write the line's bytes in its own way.
 			if err := add(fmt.Appendf(nil, `{"seq":%d,"entry":%s}`, seq, line)); err != nil {
 				return err

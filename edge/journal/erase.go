@@ -72,13 +72,22 @@ func (j *Journal) erase(ctx context.Context, pass edge.PassID, by string, upto u
 	}
 	j.write.Lock()
 	defer j.write.Unlock()
-	return out, j.tx(ctx, func() error {
+	cellsStored := func() {}
+	if err := j.tx(ctx, func() error {
+		var err error
+		if cellsStored, err = j.storeAllCells(ctx); err != nil {
+			return err
+		}
 		if _, err := j.conn.ExecContext(ctx, "DELETE FROM cell WHERE subject=?", pass.Subject()); err != nil {
 			return err
 		}
-		_, err := j.conn.ExecContext(ctx, "UPDATE erasure SET tried=?, gone=gone+?, waiting=? WHERE pass=?", j.o.Clock.Now().Time, out.Gone, out.Waiting, int64(pass))
+		_, err = j.conn.ExecContext(ctx, "UPDATE erasure SET tried=?, gone=gone+?, waiting=? WHERE pass=?", j.o.Clock.Now().Time, out.Gone, out.Waiting, int64(pass))
 		return err
-	})
+	}); err != nil {
+		return out, err
+	}
+	cellsStored()
+	return out, nil
 }
 
 // takeErasures does what other processes have asked for.

@@ -105,7 +105,7 @@ func BenchmarkFlash(b *testing.B) {
 					if err != nil {
 						b.Fatal(err)
 					}
-					batch = append(batch, &request{lines: [][]byte{line}, deltas: e.Deltas, at: e.Stamp.Time})
+					batch = append(batch, &request{lines: [][]byte{pack(line)}, deltas: e.Deltas, at: e.Stamp.Time})
 				}
 				j.write.Lock()
 				err := j.commit(ctx, batch, nil)

@@ -62,6 +62,9 @@ CREATE TABLE former(n INTEGER PRIMARY KEY, epoch TEXT NOT NULL, forked INTEGER N
 CREATE TABLE erasure(pass INTEGER PRIMARY KEY, by TEXT NOT NULL, upto INTEGER NOT NULL,
 	tried INTEGER NOT NULL DEFAULT 0, gone INTEGER NOT NULL DEFAULT 0, waiting INTEGER NOT NULL DEFAULT 0);
 INSERT INTO gone SELECT 0, min(seq) FROM entry HAVING min(seq)>0;
+`, `
+ALTER TABLE cell ADD COLUMN seq INTEGER NOT NULL DEFAULT -1;
+INSERT INTO meta(k, v) SELECT 'cells', max(seq)+1 FROM entry HAVING max(seq)>=0;
 `}
 
 // maxLine bounds the lines that this journal takes, so that they fit into an
@@ -96,6 +99,12 @@ type Journal struct {
 	size  atomic.Uint64
 	acked atomic.Uint64
 
+	// What entries have made of cells since the table was brought up to them: see
+	// cells.go. Changed by those who hold write, and under cellsMu.
+	cells   map[edge.Cell]localCell
+	cellsMu sync.RWMutex
+	tabled  uint64 // the table has what the entries below it imply
+
 	block    edge.BlockKey // key of the block at blockAt
 	blockAt  uint64
 	hasBlock bool
@@ -110,6 +119,7 @@ type Journal struct {
 	technical map[edge.Kind]bool
 	lock      *os.File
 	stale     atomic.Bool // the WAL still holds what was destroyed
+	spent     atomic.Bool // the reserve is open
 
 	commits atomic.Uint64
 	settled atomic.Uint64 // size at the last checkpoint
@@ -119,11 +129,11 @@ type Journal struct {
 }
 
 type statements struct {
-	begin, commit, rollback, insert, block, version, add, set, meta *sql.Stmt
+	begin, commit, rollback, insert, block, cell, store, meta *sql.Stmt
 }
 
 type request struct {
-	lines  [][]byte
+	lines  [][]byte // packed
 	deltas []edge.Delta
 	expect []edge.Expected
 	at     int64
@@ -154,7 +164,7 @@ func Open(ctx context.Context, path string, o Options) (*Journal, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot open the journal: %w", err), lock.Close())
 	}
-	j := &Journal{db: db, o: o, log: o.Log, lock: lock, recipient: recipient, technical: map[edge.Kind]bool{}, lead: make(chan struct{}, 1), grown: make(chan struct{})}
+	j := &Journal{db: db, o: o, log: o.Log, lock: lock, recipient: recipient, technical: map[edge.Kind]bool{}, cells: map[edge.Cell]localCell{}, lead: make(chan struct{}, 1), grown: make(chan struct{})}
 	if j.log == nil {
 		j.log = slog.New(slog.DiscardHandler)
 	}
@@ -185,11 +195,9 @@ func (j *Journal) load(ctx context.Context) error {
 		&j.stmts.rollback: "ROLLBACK",
 		&j.stmts.insert:   "INSERT INTO entry(seq, line) VALUES(?, ?)",
 		&j.stmts.block:    "INSERT INTO block(first, key) VALUES(?, ?)",
-		&j.stmts.version:  "SELECT version FROM cell WHERE subject=? AND name=? AND bucket=?",
-		&j.stmts.add: `INSERT INTO cell(subject, name, bucket, local, at, version) VALUES(?1, ?2, ?3, ?4, ?5, 1)
-			ON CONFLICT DO UPDATE SET local=local+?4, at=?5, version=version+1`,
-		&j.stmts.set: `INSERT INTO cell(subject, name, bucket, local, at, version) VALUES(?1, ?2, ?3, ?4, ?5, 1)
-			ON CONFLICT DO UPDATE SET local=?4, at=?5, version=version+1`,
+		&j.stmts.cell:     "SELECT local, seq, version FROM cell WHERE subject=? AND name=? AND bucket=?",
+		&j.stmts.store: `INSERT INTO cell(subject, name, bucket, local, at, version, seq) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)
+			ON CONFLICT DO UPDATE SET local=?4, at=?5, version=version+?6, seq=?7`,
 		&j.stmts.meta: "INSERT INTO meta(k, v) VALUES(?1, ?2) ON CONFLICT DO UPDATE SET v=?2",
 	} {
 		if *s, err = j.conn.PrepareContext(ctx, text); err != nil {
@@ -228,14 +236,15 @@ func (j *Journal) load(ctx context.Context) error {
 	} else if err := j.firstEpoch(ctx, name); err != nil {
 		return err
 	}
-	var last, acked, sealed sql.NullInt64
-	if err := j.conn.QueryRowContext(ctx, `SELECT (SELECT max(seq) FROM entry), (SELECT v FROM meta WHERE k='acked'), (SELECT max(i) FROM hash)`).Scan(&last, &acked, &sealed); err != nil {
+	var last, acked, tabled sql.NullInt64
+	if err := j.conn.QueryRowContext(ctx, `SELECT (SELECT max(seq) FROM entry), (SELECT v FROM meta WHERE k='acked'), (SELECT v FROM meta WHERE k='cells')`).Scan(&last, &acked, &tabled); err != nil {
 		return err
 	}
 	if last.Valid {
 		j.size.Store(uint64(last.Int64) + 1)
 	}
 	j.acked.Store(uint64(acked.Int64))
+	j.tabled = uint64(tabled.Int64)
 	j.stale.Store(true) // what the last run destroyed may still be in the WAL
 	if j.sealed, err = j.sealedSize(ctx); err != nil {
 		return err
@@ -250,7 +259,7 @@ func (j *Journal) load(ctx context.Context) error {
 			j.block = edge.BlockKey(key)
 		}
 	}
-	return nil
+	return j.replay(ctx)
 }
 
 func (j *Journal) firstEpoch(ctx context.Context, name string) error {
@@ -275,7 +284,7 @@ func (j *Journal) firstEpoch(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	r := &request{lines: [][]byte{line}, deltas: deltas, at: now.Time}
+	r := &request{lines: [][]byte{pack(line)}, deltas: deltas, at: now.Time}
 	if err := j.commit(ctx, []*request{r}, map[string]any{"name": name, "epoch": epoch.String(), "acked": 0}); err != nil {
 		return err
 	}
@@ -295,8 +304,8 @@ func (j *Journal) Acked() uint64 { return j.acked.Load() }
 // once it is below the number of appends.
 func (j *Journal) Commits() uint64 { return j.commits.Load() }
 
-// Append makes an entry durable and returns its sequence. Its deltas change
-// their cells in the same transaction. Where an expected cell has changed since
+// Append makes an entry durable and returns its sequence. Its deltas change their
+// cells with it. Where an expected cell has changed since
 // it was read, nothing is written and the error is edge.ErrStale. Concurrent
 // calls share a commit. Once queued, an append is not given up when ctx ends: the
 // caller must know what was committed.
@@ -311,7 +320,7 @@ func (j *Journal) Append(ctx context.Context, e *edge.Entry, expect []edge.Expec
 	if len(line) > maxLine {
 		return 0, fmt.Errorf("entry of %d bytes is longer than the %d that can be carried and sealed", len(line), maxLine)
 	}
-	r := &request{lines: [][]byte{line}, deltas: e.Deltas, expect: expect, at: e.Stamp.Time, start: e.Kind == edge.KindStart, done: make(chan struct{})}
+	r := &request{lines: [][]byte{pack(line)}, deltas: e.Deltas, expect: expect, at: e.Stamp.Time, start: e.Kind == edge.KindStart, done: make(chan struct{})}
 	j.mu.Lock()
 	j.pending = append(j.pending, r)
 	j.mu.Unlock()
@@ -345,6 +354,12 @@ func (j *Journal) commitPending(ctx context.Context, own *request) {
 	began := time.Now()
 	j.busy.Store(began.UnixNano())
 	err := j.commit(ctx, batch, nil)
+	if sqlite.IsFull(err) && j.openReserve() {
+		for _, b := range batch {
+			b.err = nil
+		}
+		err = j.commit(ctx, batch, nil)
+	}
 	j.busy.Store(0)
 	j.mu.Lock()
 	j.round = round{want: len(batch) + len(j.pending), ended: time.Now()}
@@ -406,8 +421,9 @@ func (j *Journal) commit(ctx context.Context, batch []*request, meta map[string]
 		}
 	}
 	wrote := len(meta) > 0
+	staged := map[edge.Cell]localCell{}
 	for _, r := range batch {
-		ok, err := j.fresh(ctx, r.expect)
+		ok, err := j.fresh(ctx, staged, r.expect)
 		if err != nil {
 			return err
 		}
@@ -423,11 +439,7 @@ func (j *Journal) commit(ctx context.Context, batch []*request, meta map[string]
 			next++
 		}
 		for _, d := range r.deltas {
-			s := j.stmts.add
-			if d.Op == edge.OpSet {
-				s = j.stmts.set
-			}
-			if _, err := s.ExecContext(ctx, d.Cell.Subject, d.Cell.Name, d.Cell.Bucket, d.Value, r.at); err != nil {
+			if err := j.stage(ctx, staged, d, int64(r.seq), r.at); err != nil {
 				return err
 			}
 		}
@@ -446,6 +458,7 @@ func (j *Journal) commit(ctx context.Context, batch []*request, meta map[string]
 		return err
 	}
 	j.commits.Add(1)
+	j.keep(staged)
 	j.grow(next)
 	return nil
 }
@@ -460,6 +473,7 @@ func (j *Journal) grow(size uint64) {
 	}
 }
 
+// insert writes an entry's row; line is packed.
 func (j *Journal) insert(ctx context.Context, seq uint64, line []byte) error {
 	if seq%edge.BlockSize == 0 {
 		var key edge.BlockKey
@@ -485,15 +499,10 @@ func (j *Journal) insert(ctx context.Context, seq uint64, line []byte) error {
 	return err
 }
 
-func (j *Journal) fresh(ctx context.Context, expect []edge.Expected) (bool, error) {
+func (j *Journal) fresh(ctx context.Context, staged map[edge.Cell]localCell, expect []edge.Expected) (bool, error) {
 	for _, x := range expect {
-		var v uint64
-		err := j.stmts.version.QueryRowContext(ctx, x.Cell.Subject, x.Cell.Name, x.Cell.Bucket).Scan(&v)
-		if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		if v, err := j.version(ctx, staged, x.Cell); err != nil || v != x.Version {
 			return false, err
-		}
-		if v != x.Version {
-			return false, nil
 		}
 	}
 	return true, nil
@@ -505,18 +514,6 @@ func (j *Journal) Alive(within time.Duration) error {
 		return fmt.Errorf("a commit of the journal is under way since %s", time.Unix(0, b).Format(time.TimeOnly))
 	}
 	return nil
-}
-
-// Cells reads cells, in the order asked. A cell that was never set is zero.
-func (j *Journal) Cells(ctx context.Context, cells []edge.Cell) ([]edge.CellValue, error) {
-	out := make([]edge.CellValue, len(cells))
-	for i, c := range cells {
-		err := j.cell.QueryRowContext(ctx, c.Subject, c.Name, c.Bucket).Scan(&out[i].Local, &out[i].Peers, &out[i].At, &out[i].PeersAt, &out[i].Version)
-		if err != nil && !errors.Is(err, sql.ErrNoRows) {
-			return nil, fmt.Errorf("cannot read the cell %s of %s: %w", c.Name, c.Subject, err)
-		}
-	}
-	return out, nil
 }
 
 // ApplyPeer takes what other gates changed, each once: known by gate, epoch and
@@ -618,10 +615,7 @@ func (j *Journal) Get(ctx context.Context, seq uint64) (edge.Stored, error) {
 	case err != nil:
 		return s, fmt.Errorf("cannot read entry %d: %w", seq, err)
 	}
-	if len(blind) == len(edge.Blind{}) {
-		b := edge.Blind(blind)
-		s.Blind = &b
-	}
+	complete(&s, blind)
 	return s, nil
 }
 
@@ -731,11 +725,14 @@ const (
 	sealAge         = 10 * time.Minute
 )
 
-// settle does what keeps the hot path short: it checkpoints, and stores the leaves
-// that have come together.
+// settle does what keeps the hot path short: it stores the cells and the leaves that
+// have come together, and checkpoints.
 func (j *Journal) settle(ctx context.Context, old bool) error {
 	if now := j.Size(); now-min(now, j.settled.Load()) >= checkpointEvery {
 		j.settled.Store(now)
+		if err := j.storeCells(ctx); err != nil {
+			return fmt.Errorf("cannot store the counters: %w", err)
+		}
 		if err := j.db.Checkpoint(ctx); err != nil {
 			return fmt.Errorf("cannot checkpoint: %w", err)
 		}
@@ -794,8 +791,9 @@ func (j *Journal) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			// A short stop leaves no leaves to be hashed again.
-			if err := j.seal(context.WithoutCancel(ctx), j.Size()); err != nil {
+			// An orderly stop leaves nothing to be derived again.
+			rest := context.WithoutCancel(ctx)
+			if err := errors.Join(j.seal(rest, j.Size()), j.storeCells(rest)); err != nil {
 				j.log.Error("cannot seal the journal", "err", err)
 			}
 			return ctx.Err()
@@ -836,7 +834,7 @@ func (j *Journal) Close() error {
 
 func (j *Journal) closeAll() error {
 	var errs []error
-	for _, s := range []*sql.Stmt{j.stmts.begin, j.stmts.commit, j.stmts.rollback, j.stmts.insert, j.stmts.block, j.stmts.version, j.stmts.add, j.stmts.set, j.stmts.meta, j.cell} {
+	for _, s := range []*sql.Stmt{j.stmts.begin, j.stmts.commit, j.stmts.rollback, j.stmts.insert, j.stmts.block, j.stmts.cell, j.stmts.store, j.stmts.meta, j.cell} {
 		if s != nil {
 			errs = append(errs, s.Close())
 		}

@@ -12,36 +12,58 @@ import (
 // Inside lists the passes that are believed inside: the newer of what this gate
 // and its peers have seen, unless all positions became unknown since.
 func (j *Journal) Inside(ctx context.Context) ([]edge.Inside, error) {
-	rows, err := j.db.R.QueryContext(ctx, "SELECT subject, name, local, at, peers, peers_at FROM cell WHERE name IN (?, ?)", edge.CellPosition, edge.CellReset)
+	// What the table lacks is read before it: the later of both holds.
+	lacks := map[edge.Cell]localCell{}
+	j.cellsMu.RLock()
+	for c, x := range j.cells {
+		if c.Name == edge.CellPosition || c.Name == edge.CellReset {
+			lacks[c] = x
+		}
+	}
+	j.cellsMu.RUnlock()
+	rows, err := j.db.R.QueryContext(ctx, "SELECT subject, name, bucket, local, at, seq, peers, peers_at FROM cell WHERE name IN (?, ?)", edge.CellPosition, edge.CellReset)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the positions: %w", err)
 	}
 	defer rows.Close()
 	var reset int64
 	var out []edge.Inside
+	add := func(c edge.Cell, x localCell, peers, peersAt int64) {
+		if c.Name == edge.CellReset {
+			reset = max(reset, x.local, peers)
+			return
+		}
+		in, where := edge.Inside{Since: x.at}, x.local
+		if peersAt > x.at {
+			in.Since, in.Peer, where = peersAt, true, peers
+		}
+		id, err := strconv.ParseInt(strings.TrimPrefix(c.Subject, "p"), 10, 64)
+		if err != nil || where != edge.PositionInside {
+			return
+		}
+		in.Pass.ID = edge.PassID(id)
+		out = append(out, in)
+	}
 	for rows.Next() {
-		var subject, name string
-		var local, at, peers, peersAt int64
-		if err := rows.Scan(&subject, &name, &local, &at, &peers, &peersAt); err != nil {
+		var c edge.Cell
+		var x localCell
+		var peers, peersAt int64
+		if err := rows.Scan(&c.Subject, &c.Name, &c.Bucket, &x.local, &x.at, &x.seq, &peers, &peersAt); err != nil {
 			return nil, fmt.Errorf("cannot read the positions: %w", err)
 		}
-		if name == edge.CellReset {
-			reset = max(local, peers)
-			continue
+		if l, ok := lacks[c]; ok {
+			delete(lacks, c)
+			if l.seq > x.seq {
+				x = l
+			}
 		}
-		x, where := edge.Inside{Since: at}, local
-		if peersAt > at {
-			x.Since, x.Peer, where = peersAt, true, peers
-		}
-		id, err := strconv.ParseInt(strings.TrimPrefix(subject, "p"), 10, 64)
-		if err != nil || where != edge.PositionInside {
-			continue
-		}
-		x.Pass.ID = edge.PassID(id)
-		out = append(out, x)
+		add(c, x, peers, peersAt)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, fmt.Errorf("cannot read the positions: %w", err)
+	}
+	for c, x := range lacks {
+		add(c, x, 0, 0)
 	}
 	known := out[:0]
 	for _, x := range out {

@@ -196,7 +196,14 @@ func (j *Journal) destroyBlock(ctx context.Context, l life, block uint64, doomed
 	defer j.write.Unlock()
 	key, blockAt, hasBlock := j.block, j.blockAt, j.hasBlock
 	next := j.size.Load()
+	cellsStored := func() {}
 	err = j.tx(ctx, func() error {
+		if l.suffix == "" && rec.To > j.tabled { // they could not be replayed any more
+			var err error
+			if cellsStored, err = j.storeAllCells(ctx); err != nil {
+				return err
+			}
+		}
 		if err := j.keepBlinds(ctx, l, block, doomed); err != nil {
 			return err
 		}
@@ -215,12 +222,13 @@ func (j *Journal) destroyBlock(ctx context.Context, l life, block uint64, doomed
 				return err
 			}
 		}
-		return j.insert(ctx, next, line)
+		return j.insert(ctx, next, pack(line))
 	})
 	if err != nil {
 		j.block, j.blockAt, j.hasBlock = key, blockAt, hasBlock
 		return err
 	}
+	cellsStored()
 	j.grow(next + 1)
 	j.stale.Store(true)
 	return nil
@@ -436,9 +444,18 @@ func scanStored(rows *sql.Rows) (edge.Stored, error) {
 	if err := rows.Scan(&s.Seq, &s.Line, &blind); err != nil {
 		return s, fmt.Errorf("cannot read the journal: %w", err)
 	}
+	complete(&s, blind)
+	return s, nil
+}
+
+// complete makes of a row's columns what they stand for. A line that cannot be
+// unpacked stays as it is: its leaf and its decoder say then that it is damaged.
+func complete(s *edge.Stored, blind []byte) {
+	if line, err := unpack(s.Line); err == nil {
+		s.Line = line
+	}
 	if len(blind) == len(edge.Blind{}) {
 		b := edge.Blind(blind)
 		s.Blind = &b
 	}
-	return s, nil
 }

@@ -489,7 +489,7 @@ func TestSinceAcrossEpochs(t *testing.T) {
 	other.Origin = edge.Origin("c", "s", "g", 5)
 	check(other, false, "follows no epoch 0000000000000005")
 	// A carried entry that is not what it was counts as lost.
-	if _, err := j.conn.ExecContext(ctx, "UPDATE entry SET line=replace(CAST(line AS TEXT), '\"seq\":580,\"entry\":{\"v\":1', '\"seq\":580,\"entry\":{\"v\":2') WHERE seq>0"); err != nil {
+	if _, err := j.conn.ExecContext(ctx, "UPDATE entry SET line=changed(line, '\"seq\":580,\"entry\":{\"v\":1', '\"seq\":580,\"entry\":{\"v\":2') WHERE seq>0"); err != nil {
 		t.Fatal(err)
 	}
 	r, err := Inspect(ctx, path)

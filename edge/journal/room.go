@@ -40,6 +40,7 @@ func (j *Journal) reserve() error {
 	if j.o.Reserve <= 0 {
 		return nil
 	}
+	j.spent.Store(true) // until it is there
 	f, err := os.OpenFile(j.reservePath(), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return fmt.Errorf("cannot hold room back: %w", err)
@@ -51,7 +52,26 @@ func (j *Journal) reserve() error {
 	if err := errors.Join(err, f.Close()); err != nil {
 		return errors.Join(fmt.Errorf("cannot hold room back: %w", err), os.Remove(j.reservePath()))
 	}
+	j.spent.Store(false)
 	return nil
+}
+
+// Hold takes the reserve again, if it was opened, when there is room again on a
+// medium that was full.
+func (j *Journal) Hold() error {
+	if !j.spent.Load() {
+		return nil
+	}
+	j.purging.Lock()
+	defer j.purging.Unlock()
+	return j.reserve()
+}
+
+// openReserve opens the reserve for an append that found the medium full before
+// anybody could make room. It reports whether there was one.
+func (j *Journal) openReserve() bool {
+	j.spent.Store(true)
+	return os.Remove(j.reservePath()) == nil
 }
 
 // roomBlocks is how many blocks of entries Relieve destroys at a time.
@@ -73,6 +93,7 @@ func (j *Journal) Relieve(ctx context.Context) (freed bool, err error) {
 	defer j.purging.Unlock()
 	j.life.RLock()
 	defer j.life.RUnlock()
+	j.spent.Store(true)
 	if err := os.Remove(j.reservePath()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, fmt.Errorf("cannot make room: %w", err)
 	}
@@ -113,9 +134,14 @@ func (j *Journal) relieve(ctx context.Context) (bool, error) {
 	return n > 0, err
 }
 
-// destroySome destroys the oldest receipted content of an epoch.
+// destroySome destroys the oldest receipted content of an epoch. A block that has
+// entries which must stay is left: each of them would take a blind of its own, which
+// is a third of what its line takes.
 func (j *Journal) destroySome(ctx context.Context, l life) (int, error) {
 	first, some := uint64(0), false
+	if l.suffix == "" {
+		l.acked &^= edge.BlockSize - 1
+	}
 	return j.destroyWhere(ctx, l, deletion{Why: "space"}, func(seq uint64, e *edge.Entry) (bool, bool) {
 		if !some {
 			first, some = seq&^(edge.BlockSize-1), true

@@ -67,12 +67,8 @@ func (j *Journal) takeCells(ctx context.Context, old *sql.DB) (n int, err error)
 		gate, epoch string
 		seq         int64
 	}
-	type cell struct {
-		subject, name                           string
-		bucket, local, peers, at, atPeers, vers int64
-	}
 	var peers []peer
-	var cells []cell
+	cells := map[edge.Cell]*oldCell{}
 	rows, err := old.QueryContext(ctx, "SELECT gate, epoch, seq FROM peer")
 	if err != nil {
 		return 0, nil
@@ -86,17 +82,30 @@ func (j *Journal) takeCells(ctx context.Context, old *sql.DB) (n int, err error)
 	if errors.Join(rows.Err(), rows.Close()) != nil {
 		return 0, nil
 	}
-	if rows, err = old.QueryContext(ctx, "SELECT subject, name, bucket, local, peers, at, peers_at, version FROM cell"); err != nil {
+	// One that an older version has left lacks nothing, and has no seq.
+	var seqs int
+	seq := "-1"
+	if old.QueryRowContext(ctx, "SELECT count(*) FROM pragma_table_info('cell') WHERE name='seq'").Scan(&seqs) == nil && seqs > 0 {
+		seq = "seq"
+	}
+	if rows, err = old.QueryContext(ctx, "SELECT subject, name, bucket, local, peers, at, peers_at, version, "+seq+" FROM cell"); err != nil {
 		return 0, nil
 	}
 	for rows.Next() {
-		var c cell
-		if rows.Scan(&c.subject, &c.name, &c.bucket, &c.local, &c.peers, &c.at, &c.atPeers, &c.vers) == nil {
-			cells = append(cells, c)
+		var c edge.Cell
+		var x oldCell
+		if rows.Scan(&c.Subject, &c.Name, &c.Bucket, &x.local, &x.peers, &x.at, &x.peersAt, &x.version, &x.seq) == nil {
+			cells[c] = &x
 		}
 	}
 	if errors.Join(rows.Err(), rows.Close()) != nil && len(cells) == 0 {
 		return 0, nil
+	}
+	if seqs > 0 {
+		replayOld(ctx, old, cells)
+	}
+	if err := j.storeCells(ctx); err != nil {
+		return 0, err
 	}
 	j.write.Lock()
 	defer j.write.Unlock()
@@ -106,15 +115,56 @@ func (j *Journal) takeCells(ctx context.Context, old *sql.DB) (n int, err error)
 				return err
 			}
 		}
-		for _, c := range cells {
+		for c, x := range cells {
 			// The reset of the new epoch stays as it is.
 			if _, err := j.conn.ExecContext(ctx, "INSERT OR IGNORE INTO cell(subject, name, bucket, local, peers, at, peers_at, version) VALUES(?, ?, ?, ?, ?, ?, ?, ?)",
-				c.subject, c.name, c.bucket, c.local, c.peers, c.at, c.atPeers, c.vers); err != nil {
+				c.Subject, c.Name, c.Bucket, x.local, x.peers, x.at, x.peersAt, x.version); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
+}
+
+// oldCell is a row of a damaged journal's cells.
+type oldCell struct{ local, peers, at, peersAt, version, seq int64 }
+
+// replayOld adds to a damaged journal's cells what entries have changed that the
+// table lacks, as far as they can be read: see Journal.replay.
+func replayOld(ctx context.Context, old *sql.DB, cells map[edge.Cell]*oldCell) {
+	var from int64
+	if old.QueryRowContext(ctx, "SELECT v FROM meta WHERE k='cells'").Scan(&from) != nil {
+		return
+	}
+	for {
+		var s edge.Stored
+		if old.QueryRowContext(ctx, "SELECT seq, line FROM entry WHERE seq >= ? ORDER BY seq LIMIT 1", from).Scan(&s.Seq, &s.Line) != nil {
+			return
+		}
+		from = int64(s.Seq) + 1
+		complete(&s, nil)
+		e, err := edge.DecodeEntry(s.Line)
+		if err != nil {
+			continue
+		}
+		for _, d := range e.Deltas {
+			x := cells[d.Cell]
+			if x == nil {
+				x = &oldCell{seq: -1}
+				cells[d.Cell] = x
+			}
+			switch {
+			case int64(s.Seq) <= x.seq:
+				continue
+			case d.Op == edge.OpSet:
+				x.local = d.Value
+			default:
+				x.local += d.Value
+			}
+			x.at = e.Stamp.Time
+			x.version++
+		}
+	}
 }
 
 // Recovered says what became of the damaged journal's entries.
@@ -159,6 +209,9 @@ func (j *Journal) Recover(ctx context.Context, s *Salvage) (Recovered, error) {
 		var line []byte
 		var at uint64
 		err := old.QueryRowContext(ctx, "SELECT seq, line FROM entry WHERE seq >= ? ORDER BY seq LIMIT 1", int64(seq)).Scan(&at, &line)
+		if err == nil {
+			line, err = unpack(line)
+		}
 		switch {
 		case errors.Is(err, sql.ErrNoRows):
 			return r, flush()
@@ -181,7 +234,7 @@ func (j *Journal) Recover(ctx context.Context, s *Salvage) (Recovered, error) {
 			r.Lost++
 			continue
 		}
-		if batch = append(batch, text); len(batch) == carryAtOnce {
+		if batch = append(batch, pack(text)); len(batch) == carryAtOnce {
 			if err := flush(); err != nil {
 				return r, err
 			}
@@ -204,7 +257,7 @@ func (j *Journal) carried(ctx context.Context) (map[[32]byte]bool, error) {
 	return out, err
 }
 
-// append commits lines that are encoded already.
+// append commits lines that are packed already.
 func (j *Journal) append(ctx context.Context, lines [][]byte) error {
 	j.write.Lock()
 	defer j.write.Unlock()

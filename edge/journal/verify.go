@@ -190,6 +190,13 @@ func (r *Reader) Verify(ctx context.Context, progress func(done, all uint64)) (*
 	if err != nil {
 		return rep, err
 	}
+	var table *cellTable
+	if r.former == nil {
+		// Before the entries are: the table never has more than they.
+		if table, err = r.cellTable(ctx); err != nil {
+			return rep, err
+		}
+	}
 	if rep.Size, err = r.Size(ctx); err != nil {
 		return rep, err
 	}
@@ -201,7 +208,6 @@ func (r *Reader) Verify(ctx context.Context, progress func(done, all uint64)) (*
 	if err != nil {
 		return rep, err
 	}
-	cells := map[edge.Cell]int64{}
 	next := uint64(0)
 	add := func(n uint64, h tlog.Hash) error {
 		hs, err := tlog.StoredHashesForRecordHash(int64(n), h, rep.leaves)
@@ -258,12 +264,8 @@ func (r *Reader) Verify(ctx context.Context, progress func(done, all uint64)) (*
 			if err != nil {
 				bad(int64(s.Seq), "%v", err)
 			} else {
-				for _, d := range e.Deltas {
-					if d.Op == edge.OpSet {
-						cells[d.Cell] = d.Value
-					} else {
-						cells[d.Cell] += d.Value
-					}
+				if table != nil {
+					table.imply(int64(s.Seq), e)
 				}
 				if s.Seq == 0 {
 					rep.first = e
@@ -302,9 +304,7 @@ func (r *Reader) Verify(ctx context.Context, progress func(done, all uint64)) (*
 		return rep, err
 	}
 	if rep.Purged+rep.Away == 0 && r.former == nil && (rep.first == nil || len(rep.first.Data) == 0 || !carries(rep.first)) {
-		if err := r.checkCells(ctx, cells, bad); err != nil {
-			return rep, err
-		}
+		table.check(bad)
 	}
 	return rep, nil
 }
@@ -358,29 +358,65 @@ func carries(first *edge.Entry) bool {
 	return json.Unmarshal(first.Data, &l) == nil && l.Parent != 0
 }
 
-func (r *Reader) checkCells(ctx context.Context, want map[edge.Cell]int64, bad func(int64, string, ...any)) error {
-	rows, err := r.db.R.QueryContext(ctx, "SELECT subject, name, bucket, local FROM cell")
+// cellTable is the table of cells at one moment, beside what the entries imply.
+type cellTable struct {
+	upto    int64 // the table has what the entries below it imply, and more in some rows
+	rows    map[edge.Cell]localCell
+	implied map[edge.Cell]int64
+}
+
+func (r *Reader) cellTable(ctx context.Context) (*cellTable, error) {
+	t := &cellTable{rows: map[edge.Cell]localCell{}, implied: map[edge.Cell]int64{}}
+	rows, err := r.db.R.QueryContext(ctx, "SELECT 0, coalesce((SELECT v FROM meta WHERE k='cells'), 0), '', '', 0, 0 UNION ALL SELECT 1, local, subject, name, bucket, seq FROM cell")
 	if err != nil {
-		return fmt.Errorf("cannot read the counters: %w", err)
+		return nil, fmt.Errorf("cannot read the counters: %w", err)
 	}
 	defer rows.Close()
 	for rows.Next() {
+		var cell bool
 		var c edge.Cell
-		var v int64
-		if err := rows.Scan(&c.Subject, &c.Name, &c.Bucket, &v); err != nil {
-			return fmt.Errorf("cannot read the counters: %w", err)
+		var x localCell
+		if err := rows.Scan(&cell, &x.local, &c.Subject, &c.Name, &c.Bucket, &x.seq); err != nil {
+			return nil, fmt.Errorf("cannot read the counters: %w", err)
 		}
-		if want[c] != v {
-			bad(-1, "%s of %s is %d, the entries imply %d", c.Name, c.Subject, v, want[c])
+		if cell {
+			t.rows[c] = x
+		} else {
+			t.upto = x.local
 		}
-		delete(want, c)
 	}
-	for c, v := range want {
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("cannot read the counters: %w", err)
+	}
+	return t, nil
+}
+
+// imply takes an entry's deltas, as far as the table had to have them.
+func (t *cellTable) imply(seq int64, e *edge.Entry) {
+	for _, d := range e.Deltas {
+		if x, ok := t.rows[d.Cell]; seq >= t.upto && (!ok || seq > x.seq) {
+			continue
+		}
+		if d.Op == edge.OpSet {
+			t.implied[d.Cell] = d.Value
+		} else {
+			t.implied[d.Cell] += d.Value
+		}
+	}
+}
+
+func (t *cellTable) check(bad func(int64, string, ...any)) {
+	for c, x := range t.rows {
+		if t.implied[c] != x.local {
+			bad(-1, "%s of %s is %d, the entries imply %d", c.Name, c.Subject, x.local, t.implied[c])
+		}
+		delete(t.implied, c)
+	}
+	for c, v := range t.implied {
 		if v != 0 {
 			bad(-1, "%s of %s is lost, the entries imply %d", c.Name, c.Subject, v)
 		}
 	}
-	return rows.Err()
 }
 
 func (r *Reader) hashes(ctx context.Context) (map[int64]tlog.Hash, error) {

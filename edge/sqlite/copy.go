@@ -52,6 +52,16 @@ func IsDamage(err error) bool {
 	return e.Code()&0xff == corrupt || e.Code()&0xff == notADB
 }
 
+// IsFull reports whether an error comes from a medium without room.
+func IsFull(err error) bool {
+	const (
+		full    = 13
+		shmSize = 10 | 19<<8 // the WAL's index could not grow
+	)
+	var e *sqlite.Error
+	return errors.As(err, &e) && (e.Code()&0xff == full || e.Code() == shmSize)
+}
+
 // Check looks for damage, not longer than patience: nil means that none was found.
 // A large file is not read to its end.
 func Check(ctx context.Context, path string, patience time.Duration) error {

@@ -97,7 +97,7 @@ func (a *App) tellRoom(ctx context.Context, before, now string) error {
 	var text string
 	switch now {
 	case "":
-		return a.Journal.Hold()
+		return nil
 	case levelLow:
 		text = "the medium is nearly full: old files and receipted entries go before their time"
 	case levelFull:
@@ -113,7 +113,7 @@ func (w *roomWatch) makeRoom(ctx context.Context) (level string, err error) {
 	r, err := roomOf(w.cfg.State)
 	if err != nil || r.free >= r.low() {
 		w.stuck = false
-		return "", err
+		return "", errors.Join(err, w.Journal.Hold())
 	}
 	var errs []error
 	for _, f := range w.rubbish() {

@@ -99,6 +99,9 @@ func TestFullMedium(t *testing.T) {
 		}
 	}
 	fill()
+	if _, err := a.record(ctx, edge.KindRegistry, map[string]any{"n": -1}); err != nil {
+		t.Fatalf("an entry on a medium that has just become full: %v", err)
+	}
 	until(t, "the gate says that the medium is full", alert(levelFull, true))
 	// It decides and records on: a day of a busy gate.
 	before := a.Journal.Size()
