@@ -183,23 +183,39 @@ func (j *Journal) storeAllCells(ctx context.Context) (done func(), err error) {
 	return func() { j.stored(todo); j.tabled = size }, nil
 }
 
+// storeCellsAtOnce is storeCells for a caller who holds write.
+func (j *Journal) storeCellsAtOnce(ctx context.Context) error {
+	done := func() {}
+	if err := j.tx(ctx, func() (err error) {
+		done, err = j.storeAllCells(ctx)
+		return err
+	}); err != nil {
+		return err
+	}
+	done()
+	return nil
+}
+
 // replay derives what the table lacks from the entries, after a start. An entry that
 // cannot be read is Verify's to name.
 func (j *Journal) replay(ctx context.Context) error {
 	staged := map[edge.Cell]localCell{}
-	entries, err := readEntries(ctx, j.conn, "", j.tabled, j.size.Load())
-	if err != nil {
-		return err
-	}
-	for _, s := range entries {
-		e, err := edge.DecodeEntry(s.Line)
+	const some = 100
+	for from, size := j.tabled, j.size.Load(); from < size; from += some {
+		entries, err := readEntries(ctx, j.conn, "", from, min(size, from+some))
 		if err != nil {
-			j.log.Error("a counter may be wrong: an entry cannot be read", "seq", s.Seq, "err", err, "hint", "gatehouse journal verify says where it is damaged")
-			continue
+			return err
 		}
-		for _, d := range e.Deltas {
-			if err := j.stage(ctx, staged, d, int64(s.Seq), e.Stamp.Time); err != nil {
-				return err
+		for _, s := range entries {
+			e, err := edge.DecodeEntry(s.Line)
+			if err != nil {
+				j.log.Error("a counter may be wrong: an entry cannot be read", "seq", s.Seq, "err", err, "hint", "gatehouse journal verify says where it is damaged")
+				continue
+			}
+			for _, d := range e.Deltas {
+				if err := j.stage(ctx, staged, d, int64(s.Seq), e.Stamp.Time); err != nil {
+					return err
+				}
 			}
 		}
 	}

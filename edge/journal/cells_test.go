@@ -233,3 +233,36 @@ func TestOlderJournal(t *testing.T) {
 		t.Errorf("%v", rep.Findings)
 	}
 }
+
+// Also where nobody settles the journal, a start has not much to derive again.
+func TestReplayIsBounded(t *testing.T) {
+	clk := clock.NewFake(epochStart, 480)
+	path := filepath.Join(t.TempDir(), "journal.db")
+	j := open(t, path, options(t, clk))
+	const n = replayAtMost + 1500
+	for done := 0; done < n; done += 500 {
+		var batch []*request
+		for i := range 500 {
+			batch = append(batch, &request{lines: [][]byte{pack([]byte("{}"))}, deltas: []edge.Delta{add(exits(i%3), 1)}, at: int64(done + i)})
+		}
+		j.mu.Lock()
+		j.pending = append(j.pending, batch...)
+		for _, r := range batch {
+			r.done = make(chan struct{})
+		}
+		j.mu.Unlock()
+		j.commitPending(t.Context(), batch[0])
+		for _, r := range batch {
+			if r.err != nil {
+				t.Fatal(r.err)
+			}
+		}
+	}
+	if lacks := j.Size() - j.tabled; lacks > replayAtMost+500 {
+		t.Errorf("the table lacks %d entries", lacks)
+	}
+	v, err := j.Cells(t.Context(), []edge.Cell{exits(0), exits(1), exits(2)})
+	if err != nil || v[0].Local+v[1].Local+v[2].Local != n {
+		t.Errorf("%+v %v, want %d in all", v, err, n)
+	}
+}

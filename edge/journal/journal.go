@@ -160,7 +160,7 @@ func Open(ctx context.Context, path string, o Options) (*Journal, error) {
 	if err != nil {
 		return nil, err
 	}
-	db, err := sqlite.Open(ctx, path, sqlite.Options{PageSize: pageSize, Full: true, Checkpoint: backstop, Migrations: schema})
+	db, err := sqlite.Open(ctx, path, sqlite.Options{PageSize: pageSize, CacheKiB: 512, Full: true, Checkpoint: backstop, Migrations: schema})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot open the journal: %w", err), lock.Close())
 	}
@@ -353,6 +353,11 @@ func (j *Journal) commitPending(ctx context.Context, own *request) {
 	batch := j.gather()
 	began := time.Now()
 	j.busy.Store(began.UnixNano())
+	if j.size.Load()-j.tabled > replayAtMost {
+		if err := j.storeCellsAtOnce(ctx); err != nil {
+			j.log.Warn("cannot store the counters yet", "err", err)
+		}
+	}
 	err := j.commit(ctx, batch, nil)
 	if sqlite.IsFull(err) && j.openReserve() {
 		for _, b := range batch {
@@ -585,9 +590,10 @@ func (j *Journal) Read(ctx context.Context, from uint64, maxEntries, maxBytes in
 	}
 	defer rows.Close()
 	var out []edge.Stored
+	var u unpacker
 	total := 0
 	for rows.Next() {
-		s, err := scanStored(rows)
+		s, err := scanStored(rows, &u)
 		if err != nil {
 			return nil, err
 		}
@@ -604,19 +610,17 @@ func (j *Journal) Read(ctx context.Context, from uint64, maxEntries, maxBytes in
 
 // Get returns one entry; edge.ErrUnknown or edge.ErrPurged when it is not there.
 func (j *Journal) Get(ctx context.Context, seq uint64) (edge.Stored, error) {
-	s := edge.Stored{Seq: seq}
-	var blind []byte
-	err := j.db.R.QueryRowContext(ctx, "SELECT line, blind FROM entry"+j.suffix+" WHERE seq=?", int64(seq)).Scan(&s.Line, &blind)
+	var kept, blind []byte
+	err := j.db.R.QueryRowContext(ctx, "SELECT line, blind FROM entry"+j.suffix+" WHERE seq=?", int64(seq)).Scan(&kept, &blind)
 	switch {
 	case errors.Is(err, sql.ErrNoRows) && seq < j.Size():
-		return s, fmt.Errorf("entry %d: %w", seq, edge.ErrPurged)
+		return edge.Stored{Seq: seq}, fmt.Errorf("entry %d: %w", seq, edge.ErrPurged)
 	case errors.Is(err, sql.ErrNoRows):
-		return s, fmt.Errorf("entry %d: %w", seq, edge.ErrUnknown)
+		return edge.Stored{Seq: seq}, fmt.Errorf("entry %d: %w", seq, edge.ErrUnknown)
 	case err != nil:
-		return s, fmt.Errorf("cannot read entry %d: %w", seq, err)
+		return edge.Stored{Seq: seq}, fmt.Errorf("cannot read entry %d: %w", seq, err)
 	}
-	complete(&s, blind)
-	return s, nil
+	return new(unpacker).entry(seq, kept, blind), nil
 }
 
 // Wait blocks until Size is greater than size or ctx is done.
@@ -722,6 +726,7 @@ func (j *Journal) Dangling(ctx context.Context) ([]edge.Stored, error) {
 const (
 	checkpointEvery = 1000   // entries: 8,000 WAL pages of 512 bytes, or 4 MiB
 	backstop        = 40_000 // WAL pages after which a commit has to checkpoint itself
+	replayAtMost    = 2000   // entries that the table of cells may lack before a commit has to wait for them
 	sealAge         = 10 * time.Minute
 )
 

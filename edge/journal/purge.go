@@ -425,8 +425,9 @@ func readEntries(ctx context.Context, q querier, suffix string, first, end uint6
 	}
 	defer rows.Close()
 	var out []edge.Stored
+	var u unpacker
 	for rows.Next() {
-		s, err := scanStored(rows)
+		s, err := scanStored(rows, &u)
 		if err != nil {
 			return nil, err
 		}
@@ -438,24 +439,11 @@ func readEntries(ctx context.Context, q querier, suffix string, first, end uint6
 	return out, nil
 }
 
-func scanStored(rows *sql.Rows) (edge.Stored, error) {
-	var s edge.Stored
-	var blind []byte
-	if err := rows.Scan(&s.Seq, &s.Line, &blind); err != nil {
-		return s, fmt.Errorf("cannot read the journal: %w", err)
+func scanStored(rows *sql.Rows, u *unpacker) (edge.Stored, error) {
+	var seq uint64
+	var kept, blind sql.RawBytes
+	if err := rows.Scan(&seq, &kept, &blind); err != nil {
+		return edge.Stored{}, fmt.Errorf("cannot read the journal: %w", err)
 	}
-	complete(&s, blind)
-	return s, nil
-}
-
-// complete makes of a row's columns what they stand for. A line that cannot be
-// unpacked stays as it is: its leaf and its decoder say then that it is damaged.
-func complete(s *edge.Stored, blind []byte) {
-	if line, err := unpack(s.Line); err == nil {
-		s.Line = line
-	}
-	if len(blind) == len(edge.Blind{}) {
-		b := edge.Blind(blind)
-		s.Blind = &b
-	}
+	return u.entry(seq, kept, blind), nil
 }

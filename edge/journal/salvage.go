@@ -137,13 +137,17 @@ func replayOld(ctx context.Context, old *sql.DB, cells map[edge.Cell]*oldCell) {
 		return
 	}
 	for {
-		var s edge.Stored
-		if old.QueryRowContext(ctx, "SELECT seq, line FROM entry WHERE seq >= ? ORDER BY seq LIMIT 1", from).Scan(&s.Seq, &s.Line) != nil {
+		var seq uint64
+		var kept []byte
+		if old.QueryRowContext(ctx, "SELECT seq, line FROM entry WHERE seq >= ? ORDER BY seq LIMIT 1", from).Scan(&seq, &kept) != nil {
 			return
 		}
-		from = int64(s.Seq) + 1
-		complete(&s, nil)
-		e, err := edge.DecodeEntry(s.Line)
+		from = int64(seq) + 1
+		line, err := unpack(kept)
+		if err != nil {
+			continue
+		}
+		e, err := edge.DecodeEntry(line)
 		if err != nil {
 			continue
 		}
@@ -154,7 +158,7 @@ func replayOld(ctx context.Context, old *sql.DB, cells map[edge.Cell]*oldCell) {
 				cells[d.Cell] = x
 			}
 			switch {
-			case int64(s.Seq) <= x.seq:
+			case int64(seq) <= x.seq:
 				continue
 			case d.Op == edge.OpSet:
 				x.local = d.Value
