@@ -223,7 +223,7 @@ func (c *Console) request(method, path string, form url.Values, cookie string, h
 func TestLanePage(t *testing.T) {
 	c := newConsole(t, newStreet())
 	for lang, want := range map[string][]string{
-		"zh-Hans": {"王*明", "居民", "老人", "37.8 ±0.3 °C", "达到或超过标准", "人工处理", "体温达到或超过标准", "街道防疫办", "后面还有 3 位", "就医（已看证明）", "请到一旁", "请先用另一支体温计复核", "在一旁等候", "G* O*", "红外对射", "上一位： 李* · 放行", "该户这两天已经外出过", "就医（已看证明） · guard:7", "工作人员 8", " 测温仪: 没有找到", "待上传 2"},
+		"zh-Hans": {"王*明", "居民", "老人", "37.8 ±0.3 ℃", "达到或超过标准", "人工处理", "体温达到或超过标准", "街道防疫办", "后面还有 3 位", "就医（已看证明）", "请到一旁", "请先用另一支体温计复核", "在一旁等候", "G* O*", "红外对射", "上一位： 李* · 放行", "该户这两天已经外出过", "就医（已看证明） · guard:7", "工作人员 8", " 测温仪: 没有找到", "待上传 2"},
 		"en":      {"resident", "elderly", "at or above the threshold", "the guard decides", "Temperature at or above the threshold", "3 waiting behind", "Medical (proof seen)", "Step aside", "beam", "Before: 李* · admit", "No card? Find the pass"},
 	} {
 		w := c.request("GET", "/", nil, c.cookieOf("guard:7")+"; lang="+lang)
@@ -356,7 +356,7 @@ func TestPasses(t *testing.T) {
 	c := newConsole(t, s)
 	me := c.cookieOf("guard:7")
 	w := c.request("GET", "/passes?name="+url.QueryEscape("王")+"&lane=side", nil, me)
-	for _, want := range []string{"王*明", "停用 (&lt;b&gt;moved&lt;/b&gt;)", "2023-11-15", "侧门 · 看过证件", `name="pass" value="7"`, `name="identity" value="document"`} {
+	for _, want := range []string{"王*明", "停用 (&lt;b&gt;moved&lt;/b&gt;)", "2023年11月15日 06:13", "侧门 · 看过证件", `name="pass" value="7"`, `name="identity" value="document"`} {
 		if !strings.Contains(w.Body.String(), want) {
 			t.Errorf("the page lacks %q", want)
 		}
@@ -620,7 +620,7 @@ func TestRules(t *testing.T) {
 	}
 	body := c.request("GET", "/rules", nil, "").Body.String()
 	at := -1
-	for _, want := range []string{"封闭管理", "sha256:0123456789abcdef", "紧急就医，不得拒绝", "该户这两天已经外出过", "出 · 居民", "街道防疫办", "2022-17", "2022-04-15", "The site&#39;s own words"} {
+	for _, want := range []string{"封闭管理", "sha256:0123456789abcdef", "紧急就医，不得拒绝", "该户这两天已经外出过", "出 · 居民", "街道防疫办", "2022-17", "2022年4月15日", "The site&#39;s own words"} {
 		i := strings.Index(body, want)
 		if i < 0 || i < at {
 			t.Errorf("%q at %d, after %d", want, i, at)

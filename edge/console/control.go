@@ -67,7 +67,7 @@ func (f figures) UntrustedHours() string { return hours(f.Untrusted) }
 // control is the control room: the day's figures, for whoever answers for the gate.
 func (c *Console) control(w http.ResponseWriter, r *http.Request) {
 	p := c.deps.Text.For(c.lang(r))
-	f, err := c.figures(r.Context(), p, time.Now())
+	f, err := c.figures(r.Context(), p, c.now())
 	data := map[string]any{"F": f}
 	if err != nil {
 		c.deps.Log.Warn("cannot read the journal", "err", err)
@@ -81,7 +81,7 @@ func (c *Console) figures(ctx context.Context, p *text.Printer, now time.Time) (
 	size := c.deps.Journal.Size()
 	from := size - min(size, controlScan)
 	begin := now.Add(-controlSpan)
-	f := figures{From: begin.In(c.cfg.Location).Format("2006-01-02 15:04"), Cut: from > 0}
+	f := figures{From: p.Moment(begin.In(c.cfg.Location)), Cut: from > 0}
 	lanes := map[string]*laneFigures{}
 	for _, v := range c.deps.Lanes.Views() {
 		lanes[v.Lane] = &laneFigures{Name: v.Name, faulty: map[string]bool{}}

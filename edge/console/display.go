@@ -142,7 +142,10 @@ func (c *Console) now() time.Time {
 	return time.Now().In(c.cfg.Location)
 }
 
-func (c *Console) wallClock() string { return c.now().Format("15:04") }
+// at is a time of an entry or a pass (UTC ms) as the site's walls have it.
+func (c *Console) at(ms int64) time.Time { return time.UnixMilli(ms).In(c.cfg.Location) }
+
+func (c *Console) wallClock() string { return c.deps.Text.For(c.cfg.Language).Clock(c.now()) }
 
 // tips are what an idle display tells, in the site's languages.
 func (c *Console) tips() []words {

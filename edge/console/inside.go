@@ -50,7 +50,7 @@ func (c *Console) showInside(w http.ResponseWriter, r *http.Request, data map[st
 		data["Message"], code = c.say(r, "console.failed"), http.StatusServiceUnavailable
 	}
 	data["Buildings"], data["Count"], data["Care"] = c.buildings(p, list), len(list), careCount(list)
-	data["Now"] = time.Now().In(c.cfg.Location).Format("2006-01-02 15:04")
+	data["Now"] = p.Moment(c.now())
 	data["Reasons"] = resetReasons
 	w.WriteHeader(code)
 	c.render(w, r, "inside.html", data)
@@ -76,9 +76,9 @@ func (c *Console) buildings(p *text.Printer, list []edge.Inside) []insideBuildin
 		if len(out) == 0 || out[len(out)-1].Name != x.Pass.Building {
 			out = append(out, insideBuilding{Name: x.Pass.Building})
 		}
-		since := time.UnixMilli(x.Since)
+		since := c.at(x.Since)
 		row := insideRow{ID: x.Pass.ID, Name: x.Pass.Name, Unit: x.Pass.Unit, Category: word(p, "category.", x.Pass.Category), Peer: x.Peer,
-			Since: since.In(c.cfg.Location).Format("01-02 15:04"), Old: time.Since(since) > oldPosition}
+			Since: p.Lately(since, c.now()), Old: c.now().Sub(since) > oldPosition}
 		for _, f := range x.Pass.Care {
 			row.Care = append(row.Care, word(p, "care.", f))
 		}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"gatehouse/edge"
+	"gatehouse/edge/clock"
 	"gatehouse/edge/text"
 )
 
@@ -157,6 +158,37 @@ func TestEntryIsExplainedAndProved(t *testing.T) {
 	for _, path := range []string{"/journal/9/proof", "/journal/x/proof"} {
 		if w := c.request("GET", path, nil, me); w.Code != 404 {
 			t.Errorf("%s: %d", path, w.Code)
+		}
+	}
+}
+
+// A gate that has its time from the server, years from what the machine believes,
+// shows its own time and counts by it.
+func TestPagesGoByTheGatesClock(t *testing.T) {
+	s := newStreet()
+	s.lines = nil
+	at := time.Date(2031, 3, 1, 6, 5, 0, 0, time.UTC)
+	entryAt(t, s, at.Add(-time.Hour), edge.Entry{Kind: edge.KindPassage, Lane: "east-in", Result: edge.ResultForced})
+	c := newConsole(t, s)
+	c.deps.Clock = clock.NewFake(at, 480)
+	c.deps.Inside = func(context.Context) ([]edge.Inside, error) {
+		return []edge.Inside{{Pass: edge.Pass{ID: 3}, Since: at.Add(-2 * time.Hour).UnixMilli()}}, nil
+	}
+	f, err := c.figures(t.Context(), c.deps.Text.For("en"), c.now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l := f.Lanes[0]; l.Forced != 1 || f.From != "28 Feb 2031, 14:05" {
+		t.Errorf("from %s: %+v", f.From, l)
+	}
+	boss := c.cookieOf("supervisor:2")
+	for path, want := range map[string]string{"/": "<time>14:05:00</time>", "/inside": "2031年3月1日 14:05", "/control": "2031年2月28日 14:05", "/journal": "<td>13:05:00</td>"} {
+		body := c.request("GET", path, nil, boss).Body.String()
+		if !strings.Contains(body, want) {
+			t.Errorf("%s lacks %q", path, want)
+		}
+		if path == "/inside" && strings.Contains(body, "一天以前") {
+			t.Error("somebody who came two hours ago came more than a day ago")
 		}
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"gatehouse/edge"
 	"gatehouse/edge/text"
@@ -137,7 +136,7 @@ func (c *Console) entry(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	l.Time = time.UnixMilli(e.Stamp.Time).In(c.cfg.Location).Format("2006-01-02 15:04:05")
+	l.Time = p.Instant(c.at(e.Stamp.Time))
 	data["Line"], data["Entry"], data["Raw"] = l, e, string(stored.Line)
 	if e.Of >= 0 {
 		data["Of"] = e.Of

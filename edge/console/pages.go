@@ -131,7 +131,7 @@ func (c *Console) found(r *http.Request, passes []edge.Pass) []found {
 		f := found{ID: x.ID, Name: x.Name, Door: strings.Join(clean(x.Building, x.Unit), " "), Category: word(p, "category.", x.Category),
 			Status: word(p, "status.", string(x.Status)), StatusCode: string(x.Status), Reason: x.Reason}
 		if x.Until != 0 {
-			f.Until = time.UnixMilli(x.Until).In(c.cfg.Location).Format("2006-01-02 15:04")
+			f.Until = p.Moment(c.at(x.Until))
 		}
 		for _, v := range c.deps.Lanes.Views() {
 			if at := r.FormValue("lane"); at != "" && at != v.Lane {
@@ -190,7 +190,7 @@ func (c *Console) devices(w http.ResponseWriter, r *http.Request) {
 		for _, d := range c.deps.Devices() {
 			x := row{DeviceHealth: d, Name: c.deviceName(p, d.Serves), Is: p.T("device." + string(d.State)), Bad: faulty(d.State)}
 			if !d.LastRead.IsZero() {
-				x.Read = d.LastRead.In(c.cfg.Location).Format("01-02 15:04:05")
+				x.Read = p.LatelySeconds(d.LastRead.In(c.cfg.Location), c.now())
 			}
 			rows = append(rows, x)
 		}
@@ -200,7 +200,7 @@ func (c *Console) devices(w http.ResponseWriter, r *http.Request) {
 		s := c.deps.Sync()
 		data["Sync"] = s
 		if !s.LastReceipt.IsZero() {
-			data["Receipt"] = s.LastReceipt.In(c.cfg.Location).Format("01-02 15:04:05")
+			data["Receipt"] = p.LatelySeconds(s.LastReceipt.In(c.cfg.Location), c.now())
 		}
 	}
 	c.render(w, r, "devices.html", data)
@@ -251,7 +251,7 @@ func (c *Console) rules(w http.ResponseWriter, r *http.Request) {
 		}
 		v.Where = strings.Join(clean(x.Area, direction, category, x.Slot), " · ")
 		if !x.Until.IsZero() {
-			v.End = x.Until.In(c.cfg.Location).Format("2006-01-02 15:04")
+			v.End = p.Moment(x.Until.In(c.cfg.Location))
 		}
 		if v.Protect {
 			protect = append(protect, v)

@@ -246,7 +246,7 @@ func temperature(p *text.Printer, x edge.PresentationView) (value, sure, class s
 	}
 	value = x.Reading
 	if value != "" {
-		value += " °C"
+		value = p.Celsius(value)
 	}
 	return value, sure, class
 }
@@ -342,7 +342,7 @@ type statusLine struct {
 }
 
 func (c *Console) status(p *text.Printer) statusLine {
-	out := statusLine{Size: c.deps.Journal.Size(), Sync: p.T("sync.none"), Class: "alone", Clock: time.Now().In(c.cfg.Location).Format("15:04:05")}
+	out := statusLine{Size: c.deps.Journal.Size(), Sync: p.T("sync.none"), Class: "alone", Clock: p.Seconds(c.now())}
 	if c.deps.Sync != nil {
 		s := c.deps.Sync()
 		out.Backlog = s.Backlog()
@@ -399,7 +399,7 @@ func (c *Console) line(p *text.Printer, s edge.Stored) (line, *edge.Entry, bool)
 		c.deps.Log.Warn("cannot read an entry", "seq", s.Seq, "err", err)
 		return line{}, nil, false
 	}
-	l := line{Seq: s.Seq, Time: time.UnixMilli(e.Stamp.Time).In(c.cfg.Location).Format("15:04:05"), Lane: c.laneName(e.Lane), What: word(p, "kind.", string(e.Kind)), Class: string(e.Outcome)}
+	l := line{Seq: s.Seq, Time: p.LatelySeconds(c.at(e.Stamp.Time), c.now()), Lane: c.laneName(e.Lane), What: word(p, "kind.", string(e.Kind)), Class: string(e.Outcome)}
 	if e.Outcome != "" {
 		l.What = p.T("outcome." + string(e.Outcome))
 	}
