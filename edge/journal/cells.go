@@ -207,10 +207,9 @@ func (j *Journal) replay(ctx context.Context) error {
 			return err
 		}
 		for _, s := range entries {
-			e, err := edge.DecodeEntry(s.Line)
-			if err != nil {
-				j.log.Error("a counter may be wrong: an entry cannot be read", "seq", s.Seq, "err", err, "hint", "gatehouse journal verify says where it is damaged")
-				continue
+			e, ok := j.decode(s)
+			if !ok {
+				continue // and a counter may be wrong
 			}
 			for _, d := range e.Deltas {
 				if err := j.stage(ctx, staged, d, int64(s.Seq), e.Stamp.Time); err != nil {

@@ -124,7 +124,7 @@ type Journal struct {
 	commits atomic.Uint64
 	settled atomic.Uint64 // size at the last checkpoint
 	wear    atomic.Pointer[wear]
-	busy    atomic.Int64 // since when a commit is under way, unix ns; 0 = none
+	busy    atomic.Int64 // since when an append waits for its commit, unix ns; 0 = none
 	closed  bool
 }
 
@@ -348,11 +348,13 @@ func (j *Journal) commitPending(ctx context.Context, own *request) {
 		return
 	default:
 	}
+	// From here on, not from the writer's lock: who holds that may be stuck.
+	j.busy.Store(time.Now().UnixNano())
+	defer j.busy.Store(0)
 	j.write.Lock()
 	defer j.write.Unlock()
 	batch := j.gather()
 	began := time.Now()
-	j.busy.Store(began.UnixNano())
 	if j.size.Load()-j.tabled > replayAtMost {
 		if err := j.storeCellsAtOnce(ctx); err != nil {
 			j.log.Warn("cannot store the counters yet", "err", err)
@@ -365,7 +367,6 @@ func (j *Journal) commitPending(ctx context.Context, own *request) {
 		}
 		err = j.commit(ctx, batch, nil)
 	}
-	j.busy.Store(0)
 	j.mu.Lock()
 	j.round = round{want: len(batch) + len(j.pending), ended: time.Now()}
 	j.mu.Unlock()
@@ -513,10 +514,10 @@ func (j *Journal) fresh(ctx context.Context, staged map[edge.Cell]localCell, exp
 	return true, nil
 }
 
-// Alive returns an error when a commit has been under way for too long.
+// Alive returns an error when a commit has been waited for too long.
 func (j *Journal) Alive(within time.Duration) error {
 	if b := j.busy.Load(); b != 0 && time.Since(time.Unix(0, b)) > within {
-		return fmt.Errorf("a commit of the journal is under way since %s", time.Unix(0, b).Format(time.TimeOnly))
+		return fmt.Errorf("a commit of the journal is waited for since %s", time.Unix(0, b).Format(time.TimeOnly))
 	}
 	return nil
 }
@@ -694,33 +695,34 @@ func (j *Journal) Acknowledge(ctx context.Context, epoch edge.Epoch, size uint64
 }
 
 // Dangling returns admissions of the last run that nothing was recorded of
-// afterwards: what became of them is not known. Call it before the new run's
+// afterwards: what became of them is not known. damaged are entries of that run that
+// cannot be read; an admission among them is not found. Call it before the new run's
 // start entry is appended.
-func (j *Journal) Dangling(ctx context.Context) ([]edge.Stored, error) {
+func (j *Journal) Dangling(ctx context.Context) (found []edge.Stored, damaged []uint64, err error) {
 	var start int64
-	err := j.db.R.QueryRowContext(ctx, "SELECT v FROM meta WHERE k='start'").Scan(&start)
+	err = j.db.R.QueryRowContext(ctx, "SELECT v FROM meta WHERE k='start'").Scan(&start)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return nil, fmt.Errorf("cannot read the journal: %w", err)
+		return nil, nil, fmt.Errorf("cannot read the journal: %w", err)
 	}
 	open := map[uint64]edge.Stored{}
-	if err := j.each(ctx, uint64(start), func(s edge.Stored, e *edge.Entry) {
+	damaged, err = j.each(ctx, uint64(start), func(s edge.Stored, e *edge.Entry) {
 		switch {
 		case e.Outcome == edge.Admit && (e.Kind == edge.KindDecision || e.Kind == edge.KindAction):
 			open[s.Seq] = s
 		case (e.Kind == edge.KindPassage || e.Kind == edge.KindAbandoned) && e.Of >= 0:
 			delete(open, uint64(e.Of))
 		}
-	}); err != nil {
-		return nil, err
+	})
+	if err != nil {
+		return nil, damaged, err
 	}
-	var out []edge.Stored
 	for seq := uint64(start); len(open) > 0 && seq < j.Size(); seq++ {
 		if s, ok := open[seq]; ok {
-			out = append(out, s)
+			found = append(found, s)
 			delete(open, seq)
 		}
 	}
-	return out, nil
+	return found, damaged, nil
 }
 
 const (

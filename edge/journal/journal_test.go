@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -216,9 +218,71 @@ func TestDangling(t *testing.T) {
 	app(&edge.Entry{Kind: edge.KindPassage, Of: int64(passed), Result: edge.ResultPassed, Stamp: clk.Now()})
 	app(decision(clk, 3, edge.Deny))
 	open := app(decision(clk, 4, edge.Admit))
-	got, err := j.Dangling(ctx)
-	if err != nil || len(got) != 1 || got[0].Seq != open {
-		t.Errorf("dangling %v, %v; want entry %d", got, err, open)
+	hurt := app(decision(clk, 5, edge.Deny))
+	last := app(decision(clk, 6, edge.Admit))
+	// SQLite does not notice: its pages have no checksums.
+	if _, err := j.conn.ExecContext(ctx, "UPDATE entry SET line=? WHERE seq=?", flipped(t, j, hurt), int64(hurt)); err != nil {
+		t.Fatal(err)
+	}
+	got, damaged, err := j.Dangling(ctx)
+	if err != nil || len(got) != 2 || got[0].Seq != open || got[1].Seq != last || !slices.Equal(damaged, []uint64{hurt}) {
+		t.Errorf("dangling %v, damaged %v, %v; want entries %d and %d, damaged %d", got, damaged, err, open, last, hurt)
+	}
+}
+
+// flipped is an entry's line with one bit turned so that it cannot be read.
+func flipped(t *testing.T, j *Journal, seq uint64) []byte {
+	t.Helper()
+	var kept []byte
+	if err := j.conn.QueryRowContext(t.Context(), "SELECT line FROM entry WHERE seq=?", int64(seq)).Scan(&kept); err != nil {
+		t.Fatal(err)
+	}
+	for i := range kept {
+		kept[i] ^= 0x10
+		if line, err := unpack(kept); err != nil {
+			return kept
+		} else if _, err := edge.DecodeEntry(line); err != nil {
+			return kept
+		}
+		kept[i] ^= 0x10
+	}
+	t.Fatal("every bit may turn")
+	return nil
+}
+
+// Whoever holds the writer's lock and does not come back is noticed: appends wait.
+func TestStuckWriterIsNotAlive(t *testing.T) {
+	clk := clock.NewFake(epochStart, 480)
+	j := open(t, filepath.Join(t.TempDir(), "j.db"), options(t, clk))
+	if err := j.Alive(0); err != nil {
+		t.Errorf("idle: %v", err)
+	}
+	j.write.Lock() // as a purge that hangs
+	done := make(chan error, 1)
+	go func() {
+		_, err := j.Append(context.Background(), decision(clk, 1, edge.Admit), nil)
+		done <- err
+	}()
+	for deadline := time.After(30 * time.Second); j.Alive(0) == nil; {
+		select {
+		case <-deadline:
+			j.write.Unlock()
+			t.Fatal("an append waits, and nothing is said")
+		case err := <-done:
+			t.Fatalf("appended past the lock: %v", err)
+		default:
+			runtime.Gosched()
+		}
+	}
+	if err := j.Alive(time.Hour); err != nil {
+		t.Errorf("too early: %v", err)
+	}
+	j.write.Unlock()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if err := j.Alive(0); err != nil {
+		t.Errorf("afterwards: %v", err)
 	}
 }
 

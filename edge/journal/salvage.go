@@ -250,7 +250,7 @@ func (j *Journal) Recover(ctx context.Context, s *Salvage) (Recovered, error) {
 // carried are the lines that an earlier Recover has carried over.
 func (j *Journal) carried(ctx context.Context) (map[[32]byte]bool, error) {
 	out := map[[32]byte]bool{}
-	err := j.each(ctx, 0, func(_ edge.Stored, e *edge.Entry) {
+	_, err := j.each(ctx, 0, func(_ edge.Stored, e *edge.Entry) {
 		var d struct {
 			Entry json.RawMessage `json:"entry"`
 		}

@@ -105,7 +105,7 @@ func TestSalvage(t *testing.T) {
 				t.Errorf("carried %d, lost %d; want at least %d", r.Carried, r.Lost, c.atLeast)
 			}
 			carried := func() (n uint64) {
-				if err := j.each(ctx, 0, func(_ edge.Stored, e *edge.Entry) {
+				if _, err := j.each(ctx, 0, func(_ edge.Stored, e *edge.Entry) {
 					var d struct {
 						Entry json.RawMessage `json:"entry"`
 					}

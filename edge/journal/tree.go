@@ -210,29 +210,40 @@ func (j *Journal) keysByFirst(ctx context.Context, from, count uint64) (map[uint
 	return out, nil
 }
 
-// each calls f for every entry from a sequence on whose content is still there.
-func (j *Journal) each(ctx context.Context, from uint64, f func(edge.Stored, *edge.Entry)) error {
+// each calls f for every entry from a sequence on whose content is still there, and
+// names those that cannot be read.
+func (j *Journal) each(ctx context.Context, from uint64, f func(edge.Stored, *edge.Entry)) (damaged []uint64, err error) {
 	for from < j.Size() {
 		got, err := j.Read(ctx, from, 1000, 4<<20)
 		if err != nil {
-			return err
+			return damaged, err
 		}
 		if len(got) == 0 {
-			return nil
+			return damaged, nil
 		}
 		for _, s := range got {
 			from = s.Seq + 1
 			if s.Line == nil {
 				continue
 			}
-			e, err := edge.DecodeEntry(s.Line)
-			if err != nil {
-				return fmt.Errorf("entry %d is damaged: %w", s.Seq, err)
+			if e, ok := j.decode(s); ok {
+				f(s, e)
+			} else {
+				damaged = append(damaged, s.Seq)
 			}
-			f(s, e)
 		}
 	}
-	return nil
+	return damaged, nil
+}
+
+// decode gives an entry as it stands on the medium. One that cannot be read is
+// logged, and nothing waits for it: it will not read better later.
+func (j *Journal) decode(s edge.Stored) (*edge.Entry, bool) {
+	e, err := edge.DecodeEntry(s.Line)
+	if err != nil {
+		j.log.Error("an entry cannot be read and is left out", "seq", s.Seq, "err", err, "hint", "gatehouse journal verify says where the journal is damaged")
+	}
+	return e, err == nil
 }
 
 func blindOf(s edge.Stored, keys map[uint64]*edge.BlockKey) (edge.Blind, error) {
@@ -310,7 +321,7 @@ func (j *Journal) Proof(ctx context.Context, seq, size uint64) (tlog.RecordProof
 // the cells and for a journal whose cells are lost.
 func (j *Journal) Rebuild(ctx context.Context) (map[edge.Cell]int64, error) {
 	cells := map[edge.Cell]int64{}
-	err := j.each(ctx, 0, func(_ edge.Stored, e *edge.Entry) {
+	_, err := j.each(ctx, 0, func(_ edge.Stored, e *edge.Entry) {
 		for _, d := range e.Deltas {
 			if d.Op == edge.OpSet {
 				cells[d.Cell] = d.Value
