@@ -34,6 +34,7 @@ import (
 	"gatehouse/edge/journal"
 	"gatehouse/edge/lane"
 	"gatehouse/edge/registry"
+	"gatehouse/edge/sqlite"
 	"gatehouse/edge/text"
 )
 
@@ -427,9 +428,16 @@ func (a *App) Run(ctx context.Context) (err error) {
 
 // begin ends what an earlier run left open, and records the start.
 func (a *App) begin(ctx context.Context) error {
-	open, err := a.Journal.Dangling(ctx)
+	open, damaged, err := a.Journal.Dangling(ctx)
+	if sqlite.IsDamage(err) {
+		a.harmed(err)
+		open, err = nil, nil
+	}
 	if err != nil {
 		return err
+	}
+	if len(damaged) > 0 {
+		a.harmed(fmt.Errorf("%d entries since the last start cannot be read, the first is %d", len(damaged), damaged[0]))
 	}
 	for _, s := range open {
 		e, err := edge.DecodeEntry(s.Line)

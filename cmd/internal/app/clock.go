@@ -3,28 +3,38 @@ package app
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"gatehouse/edge"
+	"gatehouse/edge/sqlite"
 )
 
-// lastSeen tells the clock the time of the journal's last entry: time does not run
-// backwards across a start.
+// lookBack is how many entries are tried for the last time shown: damage takes a
+// few that lie side by side.
+const lookBack = 64
+
+// lastSeen tells the clock the time of the journal's last entry that can be read:
+// time does not run backwards across a start. A gate whose last entries are damaged
+// opens nevertheless.
 func (a *App) lastSeen(ctx context.Context) error {
 	size := a.Journal.Size()
-	if size == 0 {
-		return nil
+	for back := uint64(1); back <= min(size, lookBack); back++ {
+		s, err := a.Journal.Get(ctx, size-back)
+		switch {
+		case errors.Is(err, edge.ErrPurged):
+			return nil
+		case sqlite.IsDamage(err):
+			a.harmed(err)
+			return nil
+		case err != nil:
+			return err
+		}
+		e, err := edge.DecodeEntry(s.Line)
+		if err == nil {
+			a.Clock.Seen(e.Stamp)
+			return nil
+		}
+		a.harmed(fmt.Errorf("entry %d cannot be read: %w", s.Seq, err))
 	}
-	s, err := a.Journal.Get(ctx, size-1)
-	if errors.Is(err, edge.ErrPurged) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	e, err := edge.DecodeEntry(s.Line)
-	if err != nil {
-		return err
-	}
-	a.Clock.Seen(e.Stamp)
 	return nil
 }

@@ -69,6 +69,8 @@ func needsRestart(was, is *config.Gate) []string {
 	differs("console", was.Console, is.Console)
 	differs("metrics", was.Metrics, is.Metrics)
 	differs("journal.retention", was.Journal.Retention, is.Journal.Retention)
+	differs("journal.retention_technical", was.Journal.Technical, is.Journal.Technical)
+	differs("enrolment", was.Enrolled, is.Enrolled)
 	differs("buses", anyNodes(was.Buses), anyNodes(is.Buses))
 	if names(was) != names(is) {
 		if len(was.Passages) != len(is.Passages) {

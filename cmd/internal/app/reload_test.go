@@ -4,12 +4,101 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
 
 	"gatehouse/cmd/internal/config"
+	"gatehouse/device/options"
+	"gatehouse/edge"
 )
+
+// Every key of gate.yaml is either applied to the running gate or named as one that
+// needs a restart: none is passed over.
+func TestReloadPassesOverNothing(t *testing.T) {
+	dir := t.TempDir()
+	probe, _ := gateIn(t, dir) // writes the files
+	if err := probe.Close(); err != nil {
+		t.Fatal(err)
+	}
+	load := func() *config.Gate {
+		cfg, err := config.Load(filepath.Join(dir, "gate.yaml"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg.Enrolled = &config.Enrolled{Community: "c"}
+		return cfg
+	}
+	node, err := options.Parse("other.yaml", []byte("driver: other\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	was := load()
+	// Where the loader takes other fields together, these follow from those.
+	derived := map[string]bool{"Location": true, "Defaults": true, "LaneNodes": true, "Lanes.Scanner": true, "Sync.QuietFrom": true, "Sync.QuietTo": true}
+	applied := func(is *config.Gate) bool {
+		return was.Policy != is.Policy || !slices.Equal(was.Superior, is.Superior) || passageConfig(&was.Passages[0]) != passageConfig(&is.Passages[0]) ||
+			!reflect.DeepEqual(laneConfig(was, &was.Lanes[0]), laneConfig(is, &is.Lanes[0]))
+	}
+	seen := 0
+	var walk func(path string, at func(*config.Gate) reflect.Value)
+	walk = func(path string, at func(*config.Gate) reflect.Value) {
+		if derived[path] {
+			return
+		}
+		is := load()
+		v := at(is)
+		switch x := v.Addr().Interface().(type) {
+		case *options.Node:
+			*x = node
+		case *map[string]options.Node:
+			*x = map[string]options.Node{"other": node}
+		case *[]options.Node:
+			*x = append(*x, node)
+		case *[]string:
+			*x = append(*x, "other")
+		case *map[string]int:
+			*x = map[string]int{"07:00": 1}
+		case *map[string]edge.Outcome:
+			*x = map[string]edge.Outcome{"default": edge.Admit}
+		default:
+			switch v.Kind() {
+			case reflect.String:
+				v.SetString(v.String() + "other")
+			case reflect.Bool:
+				v.SetBool(!v.Bool())
+			case reflect.Int, reflect.Int64:
+				v.SetInt(v.Int() + 1)
+			case reflect.Pointer:
+				walk(path, func(g *config.Gate) reflect.Value { return at(g).Elem() })
+				return
+			case reflect.Slice: // of passages or lanes
+				walk(path, func(g *config.Gate) reflect.Value { return at(g).Index(0) })
+				return
+			case reflect.Struct:
+				for i := range v.NumField() {
+					f := v.Type().Field(i)
+					if f.IsExported() {
+						walk(strings.TrimPrefix(path+"."+f.Name, "."), func(g *config.Gate) reflect.Value { return at(g).Field(i) })
+					}
+				}
+				return
+			default:
+				t.Errorf("%s is a %s: say in this test how it changes", path, v.Type())
+				return
+			}
+		}
+		seen++
+		if len(needsRestart(was, is)) == 0 && !applied(is) {
+			t.Errorf("another %s is neither applied nor named", path)
+		}
+	}
+	walk("", func(g *config.Gate) reflect.Value { return reflect.ValueOf(g).Elem() })
+	if seen < 60 {
+		t.Errorf("only %d keys", seen)
+	}
+}
 
 // TestReload: times and policy change under a running lane; wiring is named, not
 // applied; what is wrong changes nothing.

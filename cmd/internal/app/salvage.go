@@ -132,6 +132,20 @@ func (a *App) openRegistry(ctx context.Context) error {
 	return err
 }
 
+// harmed notes damage within the journal that is in use: what can be read of it is
+// used on, and an alert says so once.
+func (a *App) harmed(err error) {
+	a.log.Error("a part of the journal is damaged; the gate goes on without it", "err", err, "hint", "gatehouse journal verify says where; back the gate up, and replace a card that does this again")
+	for _, d := range a.damage.alerts {
+		if d.Alert == alertHarmed {
+			return
+		}
+	}
+	a.damage.alerts = append(a.damage.alerts, boardAlert{alertHarmed, true, "entries of the journal cannot be read; gatehouse journal verify says which"})
+}
+
+const alertHarmed = "journal_entries_damaged"
+
 // tellDamage records what was found at the start.
 func (a *App) tellDamage(ctx context.Context) error {
 	for _, d := range a.damage.alerts {

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
 	"io"
 	"log/slog"
@@ -92,6 +93,86 @@ func TestDamagedDatabasesAtStart(t *testing.T) {
 				t.Error("the damaged file was not kept")
 			}
 		})
+	}
+}
+
+// A bit that turned inside a line is no damage to SQLite, whose pages have no
+// checksums: the gate opens with the journal it has, and says what it lacks.
+func TestDamagedEntriesAtStart(t *testing.T) {
+	noon := time.Date(2026, 5, 14, 4, 0, 0, 0, time.UTC)
+	dir := t.TempDir()
+	clk := &turnedClock{wall: noon, mono: 3000, synced: true}
+	var epoch edge.Epoch
+	present(t, dir, "Asia/Shanghai", "skip", clk, Options{}, func(a *App) { epoch = a.Journal.Epoch() })
+	db, err := sql.Open("sqlite", filepath.Join(dir, "state", "journal.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The last line, and the first after the start: the one shows the time, the other
+	// may be an admission that was interrupted.
+	r, err := db.Exec(`UPDATE entry SET line=x'03'||substr(line, 2) WHERE seq=(SELECT max(seq) FROM entry) OR seq=(SELECT v+1 FROM meta WHERE k='start')`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := r.RowsAffected(); err != nil || n != 2 {
+		t.Fatal(n, err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(dir, "state", "time")); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := config.Load(filepath.Join(dir, "gate.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	ready := make(chan struct{})
+	a, err := Build(t.Context(), cfg, Options{Version: "test", Time: &turnedClock{wall: noon.Add(-time.Hour), mono: 3000}, Log: slog.New(slog.DiscardHandler), Ready: func(*App) { close(ready) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a.Journal.Epoch() != epoch {
+		t.Error("another epoch has begun")
+	}
+	first := a.Journal.Size()
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- a.Run(ctx) }()
+	select {
+	case <-ready:
+	case err := <-done:
+		t.Fatal(err)
+	}
+	// The issue's bound; a machine under test has other work to do.
+	if d := time.Since(began); d > 10*time.Second {
+		t.Errorf("open for business after %v", d)
+	}
+	got, err := a.Journal.Read(t.Context(), first, 100, 1<<20)
+	if err != nil || len(got) == 0 {
+		t.Fatal(len(got), err)
+	}
+	alerts := 0
+	for _, s := range got {
+		e, err := edge.DecodeEntry(s.Line)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var d boardAlert
+		if e.Kind == edge.KindAlert && json.Unmarshal(e.Data, &d) == nil && d.Alert == alertHarmed {
+			alerts++
+		}
+		if e.Stamp.Time < noon.UnixMilli() {
+			t.Errorf("%s at %d: the time has run backwards across the start", e.Kind, e.Stamp.Time)
+		}
+	}
+	if alerts != 1 {
+		t.Errorf("%d alerts of the damage, want one", alerts)
+	}
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
 
