@@ -221,6 +221,9 @@ lanes: [{name: in, passage: main, direction: in, thermometer: none, scanner: {dr
 	}
 
 	sh(t, "dpkg -i /in/communityd_1.0.0_amd64.deb && communityd --help >/dev/null")
+	if got := sh(t, "communityd --version"); !strings.Contains(got, "1.0.0") {
+		t.Errorf("version %s", got)
+	}
 	write("/etc/communityd/environment", "COMMUNITYD_OPTIONS=--community lakeside --embedded-broker\n", 0o644)
 	sh(t, "systemctl start communityd")
 	time.Sleep(5 * time.Second)
