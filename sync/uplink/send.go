@@ -19,6 +19,7 @@ type flight struct {
 	first, end uint64
 	root       [32]byte
 	sent       time.Time
+	again      bool // some of it had been sent before
 }
 
 // owed is the newest receipt that is not stored yet.
@@ -31,18 +32,23 @@ type owed struct {
 // sender is the state of the loop that sends; nobody else touches it.
 type sender struct {
 	*Uplink
-	epoch   edge.Epoch
-	next    uint64 // the first entry to be sent
-	flights []flight
-	since   time.Time // when next was first seen to be there; zero = it is not
-	owed    owed
-	timeout time.Duration
-	pause   time.Time // nothing is sent before
-	meter   meter
-	plain   []byte    // the batch before it is packed, kept for the next one
-	ahead   uint64    // up to here, entries went ahead of the backlog
-	aheadAt time.Time // the last time
-	back    struct {  // the last time it went back for a gap
+	epoch    edge.Epoch
+	next     uint64 // the first entry to be sent
+	flights  []flight
+	since    time.Time // when next was first seen to be there; zero = it is not
+	owed     owed
+	timeout  time.Duration
+	trip     time.Duration // from a batch to its receipt, the last time that this was certain
+	furthest uint64        // up to here entries were sent, confirmed or not
+	pause    time.Time     // nothing is sent before
+	size     uint64        // of the journal when it was last looked at
+	grew     time.Time     // when it was last seen to have grown: lanes are at work
+	rest     time.Time     // no batch of the backlog is made before
+	meter    meter
+	plain    []byte    // the batch before it is packed, kept for the next one
+	ahead    uint64    // up to here, entries went ahead of the backlog
+	aheadAt  time.Time // the last time
+	back     struct {  // the last time it went back for a gap
 		to uint64
 		at time.Time
 	}
@@ -72,7 +78,7 @@ func (u *Uplink) send(ctx context.Context) error {
 		case <-u.connected:
 			// What was on its way may be lost. A pause was about the old connection.
 			s.goBack()
-			s.timeout, s.pause = u.cfg.Resend, time.Time{}
+			s.timeout, s.pause = s.patience(), time.Time{}
 		case payload := <-u.receipts:
 			s.receipt(ctx, payload)
 		}
@@ -89,8 +95,9 @@ func (u *Uplink) send(ctx context.Context) error {
 // restart begins at the acknowledged mark of the journal's present epoch.
 func (s *sender) restart() {
 	s.epoch, s.next = s.j.Epoch(), s.j.Acked()
-	s.flights, s.since, s.timeout, s.pause, s.owed = nil, time.Time{}, s.cfg.Resend, time.Time{}, owed{}
-	s.ahead = 0
+	s.flights, s.since, s.pause, s.owed = nil, time.Time{}, time.Time{}, owed{}
+	s.ahead, s.furthest, s.size = 0, 0, s.j.Size()
+	s.timeout = s.patience()
 }
 
 // goBack takes what is on its way as lost.
@@ -118,6 +125,9 @@ func (s *sender) fill(ctx context.Context) (wake time.Time, grown uint64) {
 			continue
 		}
 		size := s.j.Size()
+		if size != s.size {
+			s.size, s.grew = size, now
+		}
 		if s.next >= size {
 			s.since = time.Time{}
 			return wake, s.next
@@ -128,10 +138,7 @@ func (s *sender) fill(ctx context.Context) (wake time.Time, grown uint64) {
 		if !s.t.Connected() {
 			return wake, never // the connection wakes the loop
 		}
-		free := s.meter.free(now)
-		if s.pause.After(free) {
-			free = s.pause
-		}
+		free := later(s.meter.free(now), later(s.pause, s.rest))
 		grown = never
 		if s.behind(size) {
 			// What happens now does not wait for what happened weeks ago.
@@ -179,17 +186,24 @@ func (s *sender) behind(size uint64) bool {
 func (s *sender) sendAhead(ctx context.Context, now time.Time, size uint64) error {
 	first := max(s.ahead, size-min(size, aheadMost))
 	s.ahead = size
-	entries, runs, err := s.gather(ctx, first, int(size-first))
-	if err != nil {
-		return err
-	}
-	edges, err := s.j.Edges(ctx, first)
-	if err != nil {
-		return err
-	}
-	payload, _, err := s.encode(ctx, entries, runs, edges)
-	if err != nil {
-		return err
+	var payload []byte
+	for {
+		entries, runs, err := s.gather(ctx, first, int(size-first))
+		if err != nil {
+			return err
+		}
+		edges, err := s.j.Edges(ctx, first)
+		if err != nil {
+			return err
+		}
+		payload, _, err = s.encode(ctx, entries, runs, edges)
+		if err != nil {
+			return err
+		}
+		if len(payload) <= s.cfg.Bytes || size-first == 1 {
+			break
+		}
+		first += (size - first) / 2 // the newest of them
 	}
 	if err := s.publish(ctx, wire.Journal, payload, false); err != nil {
 		return fmt.Errorf("cannot send ahead: %w", err)
@@ -218,16 +232,27 @@ func (s *sender) one(ctx context.Context, now time.Time) error {
 	if err != nil {
 		return err
 	}
+	if made := time.Now(); s.behind(s.size) && made.Sub(s.grew) < livelyFor {
+		s.rest = made.Add(restFactor * made.Sub(now))
+	}
 	if err := s.publish(ctx, wire.Journal, payload, false); err != nil {
 		return fmt.Errorf("cannot send: %w", err)
 	}
 	s.meter.spent(now, len(payload))
-	f.sent = now
+	f.sent, f.again = now, f.first < s.furthest
+	s.furthest = max(s.furthest, f.end)
 	s.flights = append(s.flights, f)
 	s.next = f.end
 	s.since = time.Time{}
 	return nil
 }
+
+// While lanes are at work, the batches of a backlog are made in no more than a quarter
+// of one core's time: they have waited for hours, and people wait at the lanes.
+const (
+	livelyFor  = 2 * time.Second
+	restFactor = 3
+)
 
 // errHole: entries that the server lacks are gone from the journal.
 var errHole = errors.New("entries that the server does not have are not in the journal any more")
@@ -337,6 +362,12 @@ func (s *sender) encode(ctx context.Context, entries []edge.Stored, runs []wire.
 	return s.zip.Pack(nil, s.plain), f, nil
 }
 
+// patience is how long a receipt may take: a slow link is not made to carry twice
+// what it brings.
+func (s *sender) patience() time.Duration {
+	return min(max(s.cfg.Resend, 2*s.trip), maxTimeout)
+}
+
 // expire goes back when the oldest batch has had no receipt in time.
 func (s *sender) expire() {
 	if len(s.flights) == 0 || time.Since(s.flights[0].sent) < s.timeout {
@@ -381,6 +412,12 @@ func (s *sender) receipt(ctx context.Context, payload []byte) {
 		return
 	}
 	for len(s.flights) > 0 && s.flights[0].end <= h.Size {
+		// Which of two sendings was receipted nobody knows: such a batch measures
+		// nothing, and the longer patience stays (Karn's rule, RFC 6298 section 3).
+		if f := s.flights[0]; !f.again {
+			s.trip = time.Since(f.sent)
+			s.timeout = s.patience()
+		}
 		s.flights = s.flights[1:]
 	}
 	if h.Size > max(s.owed.size, s.j.Acked()) {
@@ -393,7 +430,6 @@ func (s *sender) receipt(ctx context.Context, payload []byte) {
 		s.settle(ctx)
 	}
 	s.next = max(s.next, h.Size)
-	s.timeout = s.cfg.Resend
 	s.mu.Lock()
 	s.state.LastReceipt, s.state.Error = time.Now(), ""
 	s.mu.Unlock()

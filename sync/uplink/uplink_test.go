@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	"crypto/sha256"
 	"errors"
 	"flag"
 	"fmt"
@@ -82,6 +83,7 @@ type memory struct {
 	acked  uint64
 	tree   tree
 	grown  chan struct{}
+	slow   time.Duration // a read takes so long
 }
 
 func newMemory(epoch edge.Epoch) *memory {
@@ -132,6 +134,7 @@ func (m *memory) Wait(ctx context.Context, size uint64) error {
 }
 
 func (m *memory) Read(_ context.Context, from uint64, maxEntries, maxBytes int) (out []edge.Stored, err error) {
+	time.Sleep(m.slow)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	total := 0
@@ -218,6 +221,7 @@ type receiver struct {
 	status []wire.StatusMessage
 	bytes  int
 	twice  int
+	most   int // bytes of a batch of several entries
 }
 
 type stored struct {
@@ -232,6 +236,9 @@ func (r *receiver) journal(payload []byte) *wire.Receipt {
 		r.t.Fatal(err)
 	}
 	r.bytes += len(payload)
+	if b.Count > 1 {
+		r.most = max(r.most, len(payload))
+	}
 	if len(b.Edges) > 0 {
 		r.ahead = append(r.ahead, b)
 		return nil
@@ -532,6 +539,55 @@ func TestBlackHoleThenBack(t *testing.T) {
 	})
 }
 
+// A link that takes a minute for a receipt carries the backlog once.
+func TestSlowReceiptsAreWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, n := newMemory(7), newNetwork(t, 11)
+		sent := time.Duration(0)
+		n.latency = func() time.Duration { sent++; return 30*time.Second + sent } // in order, as MQTT keeps it
+		start(t, Config{Entries: 100}, m, n)
+		for i := range 10_000 {
+			m.append(line(i))
+		}
+		n.connect(true)
+		time.Sleep(2 * time.Hour)
+		check(t, m, n)
+		if n.r.twice > 1000 {
+			t.Errorf("%d of 10,000 entries were sent again", n.r.twice)
+		}
+	})
+}
+
+// While lanes are at work, a backlog is read in a quarter of the time at most; when
+// they rest, as fast as it goes.
+func TestBacklogGivesWayToLanes(t *testing.T) {
+	drained := func(busy bool) time.Duration {
+		var took time.Duration
+		synctest.Test(t, func(t *testing.T) {
+			m, n := newMemory(7), newNetwork(t, 12)
+			m.slow = 20 * time.Millisecond
+			n.latency = func() time.Duration { return time.Millisecond }
+			for i := range 10_000 {
+				m.append(line(i))
+			}
+			start(t, Config{Entries: 50, Window: 2}, m, n)
+			began := time.Now()
+			n.connect(true)
+			for i := 0; m.Acked() < 9_000; i++ {
+				time.Sleep(100 * time.Millisecond)
+				if busy {
+					m.append(line(i))
+				}
+			}
+			took = time.Since(began)
+		})
+		return took
+	}
+	if rest, work := drained(false), drained(true); work < 3*rest || work > 6*rest {
+		t.Errorf("the backlog went in %v beside lanes at work, in %v beside lanes at rest", work, rest)
+	}
+}
+
 func TestReceiptOfSomebodyElseMovesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, n := newMemory(7), newNetwork(t, 4)
@@ -703,13 +759,15 @@ func TestAlertsDoNotWaitForTheBacklog(t *testing.T) {
 func TestFreshEntriesDoNotWaitForTheBacklog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, n := newMemory(7), newNetwork(t, 8)
-		start(t, Config{Metered: Metered{Rate: 200, Burst: 20_000}, Entries: 100, Window: 2}, m, n)
+		start(t, Config{Metered: Metered{Rate: 200, Burst: 20_000}, Entries: 100, Bytes: 2000, Window: 2}, m, n)
 		for i := range 50_000 {
 			m.append(line(i))
 		}
 		n.connect(true)
 		time.Sleep(time.Minute)
-		m.append(`{"v":1,"kind":"test","t":1,"off":0,"boot":"b","mono":1,"clock":"synced","data":{"now":true}}`)
+		for range 40 { // more than goes in one message
+			m.append(fmt.Sprintf(`{"v":1,"kind":"test","t":1,"off":0,"boot":"b","mono":1,"clock":"synced","data":{"now":"%x%x"}}`, sha256.Sum256([]byte{byte(m.Size())}), sha256.Sum256([]byte{byte(m.Size()), 1})))
+		}
 		time.Sleep(20 * time.Second)
 		n.mu.Lock()
 		defer n.mu.Unlock()
@@ -718,12 +776,15 @@ func TestFreshEntriesDoNotWaitForTheBacklog(t *testing.T) {
 		}
 		var last *wire.Batch
 		for _, b := range n.r.ahead {
-			if b.First+b.Count == 50_001 {
+			if b.First+b.Count == 50_040 {
 				last = b
 			}
 		}
 		if last == nil {
 			t.Fatalf("the entry waits behind the backlog: %d batches ahead", len(n.r.ahead))
+		}
+		if n.r.most > 2000 {
+			t.Errorf("a batch of %d bytes", n.r.most)
 		}
 		var edges tree2
 		for _, e := range last.Edges {
@@ -734,7 +795,7 @@ func TestFreshEntriesDoNotWaitForTheBacklog(t *testing.T) {
 			d := edge.LeafData(last.Blind(last.First+uint64(i)), l)
 			edges.add(tlog.RecordHash(d[:]))
 		}
-		if h := m.tree.root(50_001); edges.root() != tlog.Hash(h) {
+		if h := m.tree.root(50_040); edges.root() != tlog.Hash(h) {
 			t.Error("the edges and the entries do not give the head's root")
 		}
 	})
