@@ -127,7 +127,7 @@ func Build(ctx context.Context, cfg *config.Gate, o Options) (_ *App, err error)
 		return nil, err
 	}
 	if !o.Beside {
-		if err := a.newEpoch(ctx); err != nil {
+		if err := errors.Join(a.unsuspect(), a.newEpoch(ctx)); err != nil {
 			return nil, err
 		}
 	}
@@ -384,6 +384,7 @@ func (a *App) Run(ctx context.Context) (err error) {
 			return nil
 		}, nil},
 		{"board watch", a.board.Run, nil},
+		{"inspection of the databases", a.inspect, nil},
 		{"registry", func(ctx context.Context) error {
 			return a.Registry.Run(ctx, func(ctx context.Context, data json.RawMessage) (edge.EntryRef, error) {
 				return a.record(ctx, edge.KindRegistry, data)

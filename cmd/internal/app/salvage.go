@@ -16,31 +16,14 @@ import (
 	"gatehouse/edge/sqlite"
 )
 
-// A gate opens for business whatever state its databases are in: one that is
-// damaged is set aside, and an alert says so. The look before the start is bounded;
-// what lies deeper is found when it is read.
-const (
-	journalLook  = 3 * time.Second
-	registryLook = time.Second
-	// asideSuffix marks damaged files; they are removed when space runs out.
-	asideSuffix = ".damaged-"
-)
+// asideSuffix marks damaged files: a gate opens for business whatever state its
+// databases are in, and an alert says so. They are removed when space runs out.
+const asideSuffix = ".damaged-"
 
 // damage is what was found at the start, to be told when the journal runs.
 type damage struct {
 	alerts  []boardAlert
 	salvage *journal.Salvage
-}
-
-// look finds damage in a file; nil also when there is no file.
-func look(ctx context.Context, path string, patience time.Duration) error {
-	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err := sqlite.Check(ctx, path, patience); sqlite.IsDamage(err) {
-		return err
-	}
-	return nil // what else is wrong, opening it says better
 }
 
 func aside(path string) string {
@@ -57,7 +40,7 @@ func (a *App) openJournal(ctx context.Context) error {
 	if r, err := roomOf(a.cfg.State); err == nil {
 		o.Reserve = r.spare()
 	}
-	err := look(ctx, path, journalLook)
+	err := look(ctx, path)
 	if err == nil {
 		if a.Journal, err = journal.Open(ctx, path, o); err == nil {
 			a.damage.salvage, err = a.unfinished()
@@ -110,7 +93,7 @@ func (a *App) unfinished() (*journal.Salvage, error) {
 // the community server sends it anew; a gate on its own imports its file again.
 func (a *App) openRegistry(ctx context.Context) error {
 	path := filepath.Join(a.cfg.State, "registry.db")
-	err := look(ctx, path, registryLook)
+	err := look(ctx, path)
 	if err == nil {
 		if a.Registry, err = OpenRegistry(ctx, a.cfg, a.Clock, a.log); err == nil || !sqlite.IsDamage(err) {
 			return err

@@ -4,7 +4,9 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -14,12 +16,17 @@ import (
 
 	"gatehouse/cmd/internal/config"
 	"gatehouse/edge"
+	"gatehouse/edge/registry"
+	"gatehouse/edge/sqlite"
 )
 
 // A power cut, or a bad card, leaves databases that cannot be read. The gate is
 // open for business in seconds, says so, keeps what can be read, and loses nothing
 // of what it does from then on.
 func TestDamagedDatabasesAtStart(t *testing.T) {
+	was := firstLook
+	firstLook = 10 * time.Second // the files are small, the machine may be busy
+	t.Cleanup(func() { firstLook = was })
 	noon := time.Date(2026, 5, 14, 4, 0, 0, 0, time.UTC)
 	for _, c := range []struct {
 		name, file string
@@ -93,6 +100,62 @@ func TestDamagedDatabasesAtStart(t *testing.T) {
 				t.Error("the damaged file was not kept")
 			}
 		})
+	}
+}
+
+// What the short look at the start does not reach is found while the gate runs; the
+// next start sets the file aside.
+func TestDamageDeepInAFile(t *testing.T) {
+	first, whole := firstLook, wholeLook
+	firstLook, wholeLook = 0, time.Millisecond
+	t.Cleanup(func() { firstLook, wholeLook = first, whole })
+	noon := time.Date(2026, 5, 14, 4, 0, 0, 0, time.UTC)
+	dir := t.TempDir()
+	clk := &turnedClock{wall: noon, mono: 3000, synced: true}
+	present(t, dir, "Asia/Shanghai", "skip", clk, Options{}, func(a *App) {
+		if _, err := a.Registry.Import(t.Context(), func(yield func(edge.RosterRow, error) bool) {
+			for id := range edge.PassID(2000) {
+				if !yield(edge.RosterRow{Pass: edge.Pass{ID: id + 1, Name: strings.Repeat("x", 50), Category: "worker", Status: edge.PassActive}}, nil) {
+					return
+				}
+			}
+		}, registry.ImportOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	})
+	path := filepath.Join(dir, "state", "registry.db")
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, hole(0.5, 0.7)(t, b), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := config.Load(filepath.Join(dir, "gate.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := Build(t.Context(), cfg, Options{Version: "test", Time: clk, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Run(t.Context()); !sqlite.IsDamage(err) || !strings.Contains(err.Error(), "begins again") {
+		t.Fatalf("the gate ended with %v", err)
+	}
+	wholeLook = time.Hour
+	told := false
+	for _, e := range present(t, dir, "Asia/Shanghai", "skip", clk, Options{}, nil) {
+		var d boardAlert
+		told = told || e.Kind == edge.KindAlert && json.Unmarshal(e.Data, &d) == nil && d.Alert == "registry_damaged"
+	}
+	if !told {
+		t.Error("no alert")
+	}
+	if kept, _ := filepath.Glob(path + asideSuffix + "*"); len(kept) == 0 {
+		t.Error("the damaged file was not kept")
+	}
+	if _, err := os.Stat(path + suspectSuffix); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the note is still there: %v", err)
 	}
 }
 
