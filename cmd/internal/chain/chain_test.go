@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
 
 	"gatehouse/edge/identity"
@@ -137,17 +138,29 @@ func resident(b *testing.B) float64 {
 }
 
 // BenchmarkChain drains a journal through Mosquitto into PostgreSQL, until the
-// gate's own mark says that everything is receipted.
+// gate's own mark says that everything is receipted. Its floor is what is in the
+// database then, copied bare into empty tables of the same columns and keys, in
+// transactions of the server's size.
 func BenchmarkChain(b *testing.B) {
+	few := 0.0
 	for _, n := range sizes() {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			var cpu time.Duration
+			var cpu, floor time.Duration
 			for range b.N {
 				b.StopTimer()
-				cpu += drain(b, n)
+				store := postgres(b)
+				cpu += drain(b, n, store)
+				floor += bare(b, n, store)
 				b.StartTimer()
 			}
-			b.ReportMetric(float64(n)*float64(b.N)/b.Elapsed().Seconds(), "entries/s")
+			rate := float64(n) * float64(b.N) / b.Elapsed().Seconds()
+			if few == 0 {
+				few = rate
+			}
+			b.ReportMetric(rate, "entries/s")
+			b.ReportMetric(rate/few, "of-100000")
+			b.ReportMetric(float64(n)*float64(b.N)/floor.Seconds(), "bare-entries/s")
+			b.ReportMetric(floor.Seconds()/b.Elapsed().Seconds(), "of-bare")
 			b.ReportMetric(0, "ns/op")
 			b.ReportMetric(float64(cpu.Nanoseconds())/float64(n)/float64(b.N), "own-cpu-ns/entry")
 			b.ReportMetric(resident(b), "MB-resident-all")
@@ -165,9 +178,78 @@ func used(b *testing.B) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
+// bare copies what the server stored once more, and says how long the writing took.
+func bare(b *testing.B, n int, store string) (took time.Duration) {
+	ctx := context.Background()
+	c, err := pgx.Connect(ctx, store)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer c.Close(ctx)
+	exec := func(q string) {
+		if _, err := c.Exec(ctx, q); err != nil {
+			b.Fatal(err)
+		}
+	}
+	exec("CREATE SCHEMA bare")
+	tables := []struct {
+		name, seq string
+		columns   []string
+	}{{"entry", "seq", nil}, {"leaf", "first", nil}, {"block", "first", nil}, {"delta", "seq", nil}}
+	for i, t := range tables {
+		exec("CREATE TABLE bare." + t.name + " (LIKE public." + t.name + " INCLUDING ALL)")
+		rows, err := c.Query(ctx, "SELECT * FROM public."+t.name+" LIMIT 0")
+		if err != nil {
+			b.Fatal(err)
+		}
+		for _, f := range rows.FieldDescriptions() {
+			tables[i].columns = append(tables[i].columns, f.Name)
+		}
+		rows.Close()
+	}
+	entries := int64(0)
+	const group = 4096 // as the server's
+	for first := 0; first < n; first += group {
+		var parts [][][]any
+		for _, t := range tables {
+			rows, err := c.Query(ctx, fmt.Sprintf("SELECT * FROM public.%s WHERE %s >= $1 AND %[2]s < $2", t.name, t.seq), first, first+group)
+			if err != nil {
+				b.Fatal(err)
+			}
+			part, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) ([]any, error) { return r.Values() })
+			if err != nil {
+				b.Fatal(err)
+			}
+			parts = append(parts, part)
+		}
+		began := time.Now()
+		tx, err := c.Begin(ctx)
+		if err != nil {
+			b.Fatal(err)
+		}
+		for i, t := range tables {
+			k, err := tx.CopyFrom(ctx, pgx.Identifier{"bare", t.name}, t.columns, pgx.CopyFromRows(parts[i]))
+			if err != nil {
+				b.Fatal(err)
+			}
+			if t.name == "entry" {
+				entries += k
+			}
+		}
+		if err := tx.Commit(ctx); err != nil {
+			b.Fatal(err)
+		}
+		took += time.Since(began)
+	}
+	if entries != int64(n) {
+		b.Fatalf("%d rows were copied, not %d", entries, n)
+	}
+	return took
+}
+
 // drain is one run; only the draining itself is timed. It returns the processor
 // time that gate and server took together, without broker and database.
-func drain(b *testing.B, n int) time.Duration {
+func drain(b *testing.B, n int, store string) time.Duration {
 	dir := b.TempDir()
 	id, err := Identity(dir)
 	if err != nil {
@@ -182,7 +264,7 @@ func drain(b *testing.B, n int) time.Duration {
 		b.Fatal(err)
 	}
 	defer j.Close()
-	addr, store := mosquitto(b), postgres(b)
+	addr := mosquitto(b)
 
 	ctx, cancel := context.WithCancel(context.Background())
 	srv, err := community.Open(ctx, store, community.Config{Community: Realm, Signer: sid.Signer(), Log: discard})
