@@ -15,9 +15,13 @@ const CellPosition = "position"
 // CellReset and its subject name the cell whose local value is when all
 // positions became unknown at once (UTC ms): after a fire, an evacuation, a
 // restore. Positions learnt before it are not believed.
+//
+// SubjectCleared is when two persons said that nobody need be looked for any
+// more. Who was inside before a reset that nobody has cleared may still be.
 const (
-	CellReset    = "position_reset"
-	SubjectReset = "site"
+	CellReset      = "position_reset"
+	SubjectReset   = "site"
+	SubjectCleared = "cleared"
 )
 
 // CellUses is the Name of the cells that count the entries of a pass, for passes

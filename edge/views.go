@@ -146,9 +146,11 @@ type Explanation struct {
 	Superior  string // what the superior's policy alone would have said
 }
 
-// Inside is somebody who is believed inside.
+// Inside is somebody who is believed inside, or was when all positions became
+// unknown.
 type Inside struct {
-	Pass  Pass
-	Since int64 // UTC ms of what was learnt last
-	Peer  bool  // from another gate
+	Pass    Pass
+	Since   int64 // UTC ms of what was learnt last
+	Peer    bool  // from another gate
+	Unknown int64 // UTC ms when all positions became unknown since; 0 = they have not
 }

@@ -1,23 +1,28 @@
 package console
 
 import (
+	"bytes"
 	"cmp"
 	"net/http"
 	"slices"
 	"strings"
 	"time"
 
+	"golang.org/x/text/collate"
+	"golang.org/x/text/language"
+
 	"gatehouse/edge"
 	"gatehouse/edge/text"
 )
 
-// insideRow is somebody who is believed inside.
+// insideRow is somebody who is believed inside, or was when all positions became
+// unknown.
 type insideRow struct {
-	ID              edge.PassID
-	Name, Unit      string
-	Category, Since string
-	Care            []string
-	Old, Peer       bool
+	ID                                  edge.PassID
+	Name, Unit                          string
+	Category, Since, Age, Unknown, Peer string
+	Care                                []string
+	Old                                 bool
 }
 
 // insideBuilding are those of one building, those who need care first.
@@ -25,6 +30,9 @@ type insideBuilding struct {
 	Name string
 	List []insideRow
 }
+
+// insideCount is how many there are of each kind.
+type insideCount struct{ All, Unknown, Care int }
 
 // oldPosition is when a position is so old that the page says so.
 const oldPosition = 24 * time.Hour
@@ -42,43 +50,74 @@ func (c *Console) showInside(w http.ResponseWriter, r *http.Request, data map[st
 	p := c.deps.Text.For(c.lang(r))
 	var list []edge.Inside
 	var err error
-	if c.deps.Inside != nil {
-		list, err = c.deps.Inside(r.Context())
+	switch {
+	case c.viewed(r, loggedOf(r).token, seeInside) != nil:
+		// The answer to a form shows the same list as the page, and is as good as the page
+		// to look at people.
+		data["Message"], data["Unseen"], code = p.T("inside.unseen"), true, http.StatusServiceUnavailable
+	case c.deps.Inside != nil:
+		if list, err = c.deps.Inside(r.Context()); err != nil {
+			c.deps.Log.Warn("cannot read who is inside", "err", err)
+			data["Message"], data["Unseen"], code = p.T("console.failed"), true, http.StatusServiceUnavailable
+		}
 	}
-	if err != nil {
-		c.deps.Log.Warn("cannot read who is inside", "err", err)
-		data["Message"], code = c.say(r, "console.failed"), http.StatusServiceUnavailable
+	var n insideCount
+	for _, x := range list {
+		n.All++
+		if x.Unknown != 0 {
+			n.Unknown++
+			data["Reset"] = p.Lately(c.at(x.Unknown), c.now()) // the same for all
+		}
+		n.Care += min(1, len(x.Pass.Care))
 	}
-	data["Buildings"], data["Count"], data["Care"] = c.buildings(p, list), len(list), careCount(list)
-	data["Now"] = p.Moment(c.now())
-	data["Reasons"] = resetReasons
+	now := c.now()
+	data["Buildings"], data["Count"], data["Now"], data["Reasons"] = c.buildings(p, list), n, p.Moment(now), resetReasons
+	data["Unsure"] = c.deps.Clock != nil && !c.deps.Clock.Now().Clock.Trusted()
+	if c.deps.Sync != nil {
+		if s := c.deps.Sync(); !s.Connected {
+			data["Cut"] = p.T("inside.never_heard")
+			if !s.LastReceipt.IsZero() {
+				data["Cut"] = p.T("inside.cut", "Since", p.Lately(s.LastReceipt.In(c.cfg.Location), now))
+			}
+		}
+	}
 	w.WriteHeader(code)
 	c.render(w, r, "inside.html", data)
 }
 
-func careCount(list []edge.Inside) int {
-	n := 0
-	for _, x := range list {
-		if len(x.Pass.Care) > 0 {
-			n++
-		}
-	}
-	return n
-}
-
+// buildings puts people where they are looked for: by building and door as a reader
+// of the language sorts them, in each building first those who need care.
 func (c *Console) buildings(p *text.Printer, list []edge.Inside) []insideBuilding {
-	slices.SortFunc(list, func(a, b edge.Inside) int {
-		return cmp.Or(cmp.Compare(a.Pass.Building, b.Pass.Building), cmp.Compare(min(1, len(b.Pass.Care)), min(1, len(a.Pass.Care))),
-			cmp.Compare(a.Pass.Unit, b.Pass.Unit), cmp.Compare(a.Pass.ID, b.Pass.ID))
+	by := collate.New(language.Make(p.Language()), collate.Numeric, collate.IgnoreCase)
+	type keyed struct {
+		edge.Inside
+		building, unit []byte
+	}
+	rows := make([]keyed, len(list))
+	var buf collate.Buffer
+	for i, x := range list {
+		rows[i] = keyed{x, bytes.Clone(by.KeyFromString(&buf, x.Pass.Building)), bytes.Clone(by.KeyFromString(&buf, x.Pass.Unit))}
+		buf.Reset()
+	}
+	slices.SortFunc(rows, func(a, b keyed) int {
+		return cmp.Or(bytes.Compare(a.building, b.building), cmp.Compare(a.Pass.Building, b.Pass.Building), cmp.Compare(min(1, len(b.Pass.Care)), min(1, len(a.Pass.Care))),
+			bytes.Compare(a.unit, b.unit), cmp.Compare(a.Pass.ID, b.Pass.ID))
 	})
+	now := c.now()
 	var out []insideBuilding
-	for _, x := range list {
+	for _, x := range rows {
 		if len(out) == 0 || out[len(out)-1].Name != x.Pass.Building {
 			out = append(out, insideBuilding{Name: x.Pass.Building})
 		}
 		since := c.at(x.Since)
-		row := insideRow{ID: x.Pass.ID, Name: x.Pass.Name, Unit: x.Pass.Unit, Category: word(p, "category.", x.Pass.Category), Peer: x.Peer,
-			Since: p.Lately(since, c.now()), Old: c.now().Sub(since) > oldPosition}
+		row := insideRow{ID: x.Pass.ID, Name: x.Pass.Name, Unit: x.Pass.Unit, Category: word(p, "category.", x.Pass.Category),
+			Since: p.Lately(since, now), Age: p.Ago(now.Sub(since)), Old: now.Sub(since) > oldPosition}
+		if x.Unknown != 0 {
+			row.Unknown = p.T("inside.unknown", "Since", p.Lately(c.at(x.Unknown), now))
+		}
+		if x.Peer {
+			row.Peer = p.T("inside.peer")
+		}
 		for _, f := range x.Pass.Care {
 			row.Care = append(row.Care, word(p, "care.", f))
 		}

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
@@ -36,19 +37,23 @@ func entryAt(t *testing.T, s *street, at time.Time, e edge.Entry) {
 func TestInside(t *testing.T) {
 	s := newStreet()
 	c := newConsole(t, s)
-	now := time.Now()
+	now := time.Date(2026, 11, 28, 6, 5, 0, 0, time.UTC)
+	c.deps.Clock = clock.NewFake(now, 480)
 	c.deps.Inside = func(context.Context) ([]edge.Inside, error) {
 		return []edge.Inside{
 			{Pass: edge.Pass{ID: 3, Name: "张*", Category: "resident", Building: "2号楼", Unit: "101"}, Since: now.UnixMilli()},
 			{Pass: edge.Pass{ID: 1, Name: "王*明", Category: "resident", Building: "1号楼", Unit: "101"}, Since: now.Add(-30 * time.Hour).UnixMilli(), Peer: true},
 			{Pass: edge.Pass{ID: 2, Name: "李*", Category: "resident", Building: "1号楼", Unit: "902", Care: []string{"elderly"}}, Since: now.UnixMilli()},
 			{Pass: edge.Pass{ID: 77}, Since: now.UnixMilli()},
+			{Pass: edge.Pass{ID: 5, Name: "赵*", Building: "10号楼", Unit: "1003"}, Since: now.Add(-2 * time.Hour).UnixMilli(), Unknown: now.Add(-time.Hour).UnixMilli()},
+			{Pass: edge.Pass{ID: 6, Name: "钱*", Building: "10号楼", Unit: "203"}, Since: now.UnixMilli()},
 		}, nil
 	}
 	me := c.cookieOf("guard:7")
 	body := c.request("GET", "/inside", nil, me).Body.String()
 	at := -1
-	for _, want := range []string{"估计在内 4 人", "其中 1 人需要照顾", "没有楼栋", ">77<", "1号楼 (2)", "李*", "老人", "王*明", "一天以前", "其他门口", "2号楼 (1)", "张*"} {
+	for _, want := range []string{"可能在内 6 人", "其中 1 人需要照顾", "其中 1 人自 13:05 起位置不明，此前在内", "2026年11月28日 14:05", "没有楼栋", "通行证 77", "14:05<span class=\"noprint\"> · 刚才</span>", "1号楼 (2)", "李*", "老人", "王*明", "11月27日 08:05<span class=\"noprint\"> · 30 小时前</span>", "时间较久", "其他门口", "2号楼 (1)", "张*",
+		"10号楼 (2)", "203", "1003", "12:05<span class=\"noprint\"> · 2 小时前</span>", "13:05 起不明"} {
 		i := strings.Index(body, want)
 		if i <= at {
 			t.Errorf("%q at %d, after %d", want, i, at)
@@ -59,8 +64,60 @@ func TestInside(t *testing.T) {
 		t.Error("a guard is offered the reset")
 	}
 	c.deps.Inside = func(context.Context) ([]edge.Inside, error) { return nil, errors.New("broken") }
-	if w := c.request("GET", "/inside", nil, me); w.Code != http.StatusServiceUnavailable {
+	if w := c.request("GET", "/inside", nil, me); w.Code != http.StatusServiceUnavailable || strings.Contains(w.Body.String(), "在内 0 人") || strings.Contains(w.Body.String(), "估计没有人在内") {
+		t.Errorf("%d: what cannot be read is nobody", w.Code)
+	}
+}
+
+// How old what is known of other gates is, and that the clock is not sure, stands on
+// the list.
+func TestInsideSaysHowSureItIs(t *testing.T) {
+	c := newConsole(t, newStreet())
+	clk := clock.NewFake(time.Date(2026, 11, 28, 6, 5, 0, 0, time.UTC), 480)
+	c.deps.Clock = clk
+	me := c.cookieOf("guard:7") + "; lang=en"
+	if body := c.request("GET", "/inside", nil, me).Body.String(); strings.Contains(body, "Nothing heard") || strings.Contains(body, "not sure") {
+		t.Error("all is well, and the page says otherwise")
+	}
+	c.deps.Sync = func() edge.SyncStatus { return edge.SyncStatus{} }
+	stamp := clk.Now()
+	stamp.Clock = edge.ClockUnset
+	clk.Set(stamp)
+	if body := c.request("GET", "/inside", nil, me).Body.String(); !strings.Contains(body, "gates yet") || !strings.Contains(body, "not sure") {
+		t.Error("the page does not say that nothing was heard, or that the clock is not sure")
+	}
+	c.deps.Sync = func() edge.SyncStatus {
+		return edge.SyncStatus{LastReceipt: time.UnixMilli(stamp.Time).Add(-time.Hour)}
+	}
+	if body := c.request("GET", "/inside", nil, me).Body.String(); !strings.Contains(body, "since 13:05") {
+		t.Error("the page does not say since when nothing was heard")
+	}
+}
+
+// The answer to a form that is refused shows the list as well; nobody sees it
+// without an entry.
+func TestEveryLookAtInsideIsRecorded(t *testing.T) {
+	s := newStreet()
+	c := newConsole(t, s)
+	c.deps.Inside = func(context.Context) ([]edge.Inside, error) {
+		return []edge.Inside{{Pass: edge.Pass{ID: 3, Name: "张*"}}}, nil
+	}
+	me := c.cookieOf("supervisor:2")
+	post := func() *httptest.ResponseRecorder {
+		return c.request("POST", "/inside", url.Values{"why": {"because"}}, me)
+	}
+	c.deps.Record = s.record
+	s.disk = errors.New("the medium is full")
+	if w := post(); w.Code != http.StatusServiceUnavailable || strings.Contains(w.Body.String(), "张*") || !strings.Contains(w.Body.String(), "名单不予显示") {
+		t.Errorf("%d: shown without an entry", w.Code)
+	}
+	s.disk = nil
+	s.recorded = nil
+	if w := post(); w.Code != http.StatusUnprocessableEntity || !strings.Contains(w.Body.String(), "张*") {
 		t.Errorf("%d", w.Code)
+	}
+	if got := strings.Join(s.recorded, ","); got != "access supervisor:2 map[view:see_inside]" {
+		t.Errorf("recorded %q", got)
 	}
 }
 

@@ -1,11 +1,13 @@
 package journal
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"fmt"
 	"maps"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -137,20 +139,22 @@ func TestCellsFollowTheEntries(t *testing.T) {
 				}
 				in, err := j.Inside(ctx)
 				fatal(err)
-				var want, have []edge.PassID
+				var want, have []edge.Inside
 				cells, err := j.Cells(ctx, append(all[:passes:passes], edge.Cell{Name: edge.CellReset, Subject: edge.SubjectReset}))
 				fatal(err)
 				for i := range passes {
-					if local[cell(i)] == edge.PositionInside && cells[i].At > cells[passes].Local {
-						want = append(want, edge.PassID(i))
+					if local[cell(i)] != edge.PositionInside {
+						continue
 					}
+					x := edge.Inside{Pass: edge.Pass{ID: edge.PassID(i)}, Since: cells[i].At}
+					if x.Since <= cells[passes].Local {
+						x.Unknown = cells[passes].Local
+					}
+					want = append(want, x)
 				}
-				for _, x := range in {
-					have = append(have, x.Pass.ID)
-				}
-				slices.Sort(have)
-				if !slices.Equal(have, want) {
-					rt.Fatalf("inside are %v, want %v", have, want)
+				have = slices.SortedFunc(slices.Values(in), func(a, b edge.Inside) int { return cmp.Compare(a.Pass.ID, b.Pass.ID) })
+				if !reflect.DeepEqual(have, want) {
+					rt.Fatalf("inside are %+v, want %+v", have, want)
 				}
 				r, err := Inspect(ctx, path)
 				fatal(err)

@@ -3,6 +3,7 @@ package journal
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -10,7 +11,9 @@ import (
 )
 
 // Inside lists the passes that are believed inside: the newer of what this gate
-// and its peers have seen, unless all positions became unknown since.
+// and its peers have seen. Those of before all positions became unknown are marked:
+// in a fire nobody has gone out by card, and they are who is looked for. Only what
+// two persons have cleared is left out.
 func (j *Journal) Inside(ctx context.Context) ([]edge.Inside, error) {
 	// What the table lacks is read before it: the later of both holds.
 	lacks := map[edge.Cell]localCell{}
@@ -26,11 +29,16 @@ func (j *Journal) Inside(ctx context.Context) ([]edge.Inside, error) {
 		return nil, fmt.Errorf("cannot read the positions: %w", err)
 	}
 	defer rows.Close()
-	var reset int64
+	var reset, cleared int64
 	var out []edge.Inside
 	add := func(c edge.Cell, x localCell, peers, peersAt int64) {
 		if c.Name == edge.CellReset {
-			reset = max(reset, x.local, peers)
+			switch c.Subject {
+			case edge.SubjectReset:
+				reset = max(reset, x.local, peers)
+			case edge.SubjectCleared:
+				cleared = max(cleared, x.local, peers)
+			}
 			return
 		}
 		in, where := edge.Inside{Since: x.at}, x.local
@@ -65,11 +73,11 @@ func (j *Journal) Inside(ctx context.Context) ([]edge.Inside, error) {
 	for c, x := range lacks {
 		add(c, x, 0, 0)
 	}
-	known := out[:0]
-	for _, x := range out {
-		if x.Since > reset {
-			known = append(known, x)
+	out = slices.DeleteFunc(out, func(x edge.Inside) bool { return x.Since <= cleared })
+	for i := range out {
+		if out[i].Since <= reset {
+			out[i].Unknown = reset
 		}
 	}
-	return known, nil
+	return out, nil
 }

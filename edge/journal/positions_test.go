@@ -1,8 +1,10 @@
 package journal
 
 import (
+	"cmp"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"gatehouse/edge"
@@ -26,9 +28,10 @@ func TestInside(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		slices.SortFunc(l, func(a, b edge.Inside) int { return cmp.Compare(a.Pass.ID, b.Pass.ID) })
 		s := ""
 		for _, x := range l {
-			s += fmt.Sprintf("%d %v;", x.Pass.ID, x.Peer)
+			s += fmt.Sprintf("%d %v %v;", x.Pass.ID, x.Peer, x.Unknown)
 		}
 		return s
 	}
@@ -41,11 +44,29 @@ func TestInside(t *testing.T) {
 		{Gate: "west", Epoch: 7, Seq: 2, Time: now - 1000, Deltas: []edge.Delta{{Cell: at(1), Op: edge.OpSet, Value: edge.PositionOutside}}}}); err != nil {
 		t.Fatal(err)
 	}
-	if got := inside(); got != "1 false;2 true;" {
+	if got := inside(); got != "1 false 0;2 true 0;" {
 		t.Errorf("%s", got)
 	}
 	set(edge.Cell{Name: edge.CellReset, Subject: edge.SubjectReset}, now+500)
-	if got := inside(); got != "2 true;" {
-		t.Errorf("after a reset %s", got)
+	// A fire makes every position unknown, and nobody leave by card.
+	if got, want := inside(), fmt.Sprintf("1 false %d;2 true 0;", now+500); got != want {
+		t.Errorf("after a reset %s, want %s", got, want)
+	}
+	set(edge.Cell{Name: edge.CellReset, Subject: edge.SubjectCleared}, now+500)
+	if got := inside(); got != "2 true 0;" {
+		t.Errorf("after it was cleared %s", got)
+	}
+	// Both are peers' too.
+	if err := j.ApplyPeer(t.Context(), []edge.PeerDelta{{Gate: "west", Epoch: 7, Seq: 3, Time: now + 2000, Deltas: []edge.Delta{{Cell: edge.Cell{Name: edge.CellReset, Subject: edge.SubjectReset}, Op: edge.OpSet, Value: now + 2000}}}}); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := inside(), fmt.Sprintf("2 true %d;", now+2000); got != want {
+		t.Errorf("after a fire at another gate %s, want %s", got, want)
+	}
+	if err := j.ApplyPeer(t.Context(), []edge.PeerDelta{{Gate: "west", Epoch: 7, Seq: 4, Time: now + 3000, Deltas: []edge.Delta{{Cell: edge.Cell{Name: edge.CellReset, Subject: edge.SubjectCleared}, Op: edge.OpSet, Value: now + 3000}}}}); err != nil {
+		t.Fatal(err)
+	}
+	if got := inside(); got != "" {
+		t.Errorf("after two persons at another gate have cleared it %s", got)
 	}
 }

@@ -57,7 +57,8 @@ func (a *App) inside(ctx context.Context) ([]edge.Inside, error) {
 	return list, nil
 }
 
-// resetPositions makes all positions unknown, in an entry that names both persons.
+// resetPositions makes all positions unknown, and says that nobody of before need be
+// looked for, in an entry that names both persons.
 func (a *App) resetPositions(ctx context.Context, actor, second, why string) error {
 	b, err := json.Marshal(map[string]any{"action": "reset_positions", "second": second, "why": why})
 	if err != nil {
@@ -65,8 +66,10 @@ func (a *App) resetPositions(ctx context.Context, actor, second, why string) err
 	}
 	s := a.Clock.Now()
 	// Positions are dated by the same clock; one of this very moment is not believed.
-	e := &edge.Entry{Kind: edge.KindAction, Of: -1, Actor: actor, Stamp: s, Policy: a.Policies.Hash(), Registry: a.Registry.Version(), Data: b,
-		Deltas: []edge.Delta{{Cell: edge.Cell{Name: edge.CellReset, Subject: edge.SubjectReset}, Op: edge.OpSet, Value: s.Time}}}
+	e := &edge.Entry{Kind: edge.KindAction, Of: -1, Actor: actor, Stamp: s, Policy: a.Policies.Hash(), Registry: a.Registry.Version(), Data: b}
+	for _, subject := range []string{edge.SubjectReset, edge.SubjectCleared} {
+		e.Deltas = append(e.Deltas, edge.Delta{Cell: edge.Cell{Name: edge.CellReset, Subject: subject}, Op: edge.OpSet, Value: s.Time})
+	}
 	if _, err := a.counted().Append(ctx, e, nil); err != nil {
 		return fmt.Errorf("cannot reset the positions: %w", err)
 	}

@@ -23,6 +23,12 @@ if (theme) {
   });
 }
 
+const print = document.getElementById("print");
+if (print) {
+  print.hidden = false;
+  print.addEventListener("click", () => window.print());
+}
+
 // A referral sounds. Browsers allow sound after the first touch.
 let audio;
 addEventListener("pointerdown", () => { audio ??= new AudioContext(); audio.resume(); });
