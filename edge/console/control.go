@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"fmt"
 	"maps"
 	"net/http"
 	"slices"
@@ -22,29 +21,56 @@ const (
 	controlScan = 20000
 )
 
+// span is how long something has been so, for one cause or several at once.
+type span struct {
+	causes map[string]bool
+	since  time.Time
+	total  time.Duration
+}
+
+func (s *span) set(cause string, on bool, at time.Time) {
+	was := len(s.causes) > 0
+	switch {
+	case on && s.causes == nil:
+		s.causes = map[string]bool{cause: true}
+	case on:
+		s.causes[cause] = true
+	default:
+		delete(s.causes, cause)
+	}
+	switch is := len(s.causes) > 0; {
+	case is && !was:
+		s.since = at
+	case was && !is:
+		s.total += at.Sub(s.since)
+	}
+}
+
+// end ends every cause.
+func (s *span) end(at time.Time) {
+	for cause := range maps.Clone(s.causes) {
+		s.set(cause, false, at)
+	}
+}
+
 // laneFigures are a lane's day. What the beam has counted stands beside what was
 // admitted: whoever passed without an admission is in one and not in the other.
 type laneFigures struct {
 	Name                                          string
 	Admitted, Passed, NotPassed, Followed, Forced int
 	HeldOpen, Interrupted                         int
-	Fault                                         time.Duration // some device of the lane was away or faulty
-	faulty                                        map[string]bool
-	since                                         time.Time
+	FaultHours, OpenHours                         string
+	fault                                         span  // some device of the lane was away or faulty
+	open                                          *span // of its passage: in a fire, or held open
 }
 
 // Beam is how many persons the beam has counted.
-func (l laneFigures) Beam() int { return l.Passed + l.Followed + l.Forced }
+func (l *laneFigures) Beam() int { return l.Passed + l.Followed + l.Forced }
 
 // Differ says whether the beam saw others than were admitted.
-func (l laneFigures) Differ() bool {
+func (l *laneFigures) Differ() bool {
 	return l.Followed+l.Forced > 0 || l.Passed+l.NotPassed+l.Interrupted < l.Admitted-1
 }
-
-// FaultHours are the hours with a faulty device.
-func (l laneFigures) FaultHours() string { return hours(l.Fault) }
-
-func hours(d time.Duration) string { return fmt.Sprintf("%.1f", d.Hours()) }
 
 // override is what one guard decided against the rules' own outcome, by reason.
 type override struct {
@@ -57,12 +83,9 @@ type figures struct {
 	From      string
 	Lanes     []*laneFigures
 	Overrides []override
-	Untrusted time.Duration // nobody vouched for the clock
-	Cut       bool          // there was more than controlScan
+	Untrusted string // hours in which nobody vouched for the clock
+	Cut       bool   // there was more than controlScan
 }
-
-// UntrustedHours are those in which nobody vouched for the clock.
-func (f figures) UntrustedHours() string { return hours(f.Untrusted) }
 
 // control is the control room: the day's figures, for whoever answers for the gate.
 func (c *Console) control(w http.ResponseWriter, r *http.Request) {
@@ -82,13 +105,20 @@ func (c *Console) figures(ctx context.Context, p *text.Printer, now time.Time) (
 	from := size - min(size, controlScan)
 	begin := now.Add(-controlSpan)
 	f := figures{From: p.Moment(begin.In(c.cfg.Location)), Cut: from > 0}
-	lanes := map[string]*laneFigures{}
+	lanes, passages := map[string]*laneFigures{}, map[string]*laneFigures{}
 	for _, v := range c.deps.Lanes.Views() {
-		lanes[v.Lane] = &laneFigures{Name: v.Name, faulty: map[string]bool{}}
+		l := &laneFigures{Name: c.laneName(v.Lane), open: &span{}}
+		if first := passages[v.Passage]; v.Passage != "" && first != nil {
+			l.open = first.open
+		} else {
+			passages[v.Passage] = l
+		}
+		lanes[v.Lane] = l
 	}
 	overrides := map[override]int{}
 	var last time.Time
 	var trusted bool
+	var untrusted time.Duration
 	for from < size {
 		stored, err := c.deps.Journal.Read(ctx, from, 1000, 4<<20)
 		if err != nil || len(stored) == 0 {
@@ -107,18 +137,34 @@ func (c *Console) figures(ctx context.Context, p *text.Printer, now time.Time) (
 			if at.Before(begin) {
 				f.Cut = false
 			}
-			in := !at.Before(begin) && !at.After(now)
+			in, since := !at.Before(begin) && !at.After(now), latest(at, begin)
 			if !last.IsZero() && !trusted && in && at.After(last) {
-				f.Untrusted += at.Sub(latest(last, begin))
+				untrusted += at.Sub(latest(last, begin))
 			}
 			last, trusted = at, e.Stamp.Clock.Trusted()
+			d := dataOf(e)
+			switch e.Kind {
+			case edge.KindStart:
+				// A device that works again after the start has no entry of it; one that does
+				// not has a new one.
+				for _, l := range lanes {
+					l.fault.end(since)
+					l.open.end(since)
+				}
+			case edge.KindFire:
+				for _, l := range lanes {
+					l.open.set("fire", d.On, since)
+				}
+			}
 			l := lanes[e.Lane]
+			if l == nil && e.Lane == "" {
+				// What no turn has caused is the passage's: it counts at the first of its lanes.
+				l = passages[d.Passage]
+			}
 			if l == nil {
 				continue
 			}
-			if e.Kind == edge.KindDevice {
-				l.device(e, latest(at, begin))
-			}
+			l.follow(e, d, since)
 			if !in {
 				continue
 			}
@@ -133,13 +179,14 @@ func (c *Console) figures(ctx context.Context, p *text.Printer, now time.Time) (
 		}
 	}
 	if !last.IsZero() && !trusted && now.After(last) {
-		f.Untrusted += now.Sub(latest(last, begin))
+		untrusted += now.Sub(latest(last, begin))
 	}
+	f.Untrusted = p.Hours(untrusted)
 	for _, name := range slices.Sorted(maps.Keys(lanes)) {
 		l := lanes[name]
-		if len(l.faulty) > 0 {
-			l.Fault += now.Sub(l.since)
-		}
+		l.fault.end(now)
+		l.open.end(now)
+		l.FaultHours, l.OpenHours = p.Hours(l.fault.total), p.Hours(l.open.total)
 		f.Lanes = append(f.Lanes, l)
 	}
 	for o, n := range overrides {
@@ -174,25 +221,34 @@ func (l *laneFigures) count(e *edge.Entry) {
 	}
 }
 
-// device follows what the journal says of the lane's devices.
-func (l *laneFigures) device(e *edge.Entry, at time.Time) {
-	var d struct {
-		Device string       `json:"device"`
-		State  device.State `json:"state"`
+// entryData is what figures need of the data of entries.
+type entryData struct {
+	Device  string       `json:"device"`
+	State   device.State `json:"state"`
+	Passage string       `json:"passage"`
+	On      bool         `json:"on"`
+}
+
+// dataOf reads it; of an entry with other data it is empty.
+func dataOf(e *edge.Entry) (d entryData) {
+	if len(e.Data) > 0 && json.Unmarshal(e.Data, &d) != nil {
+		return entryData{}
 	}
-	if json.Unmarshal(e.Data, &d) != nil || d.Device == "" {
-		return
-	}
-	was := len(l.faulty) > 0
-	if faulty(d.State) {
-		l.faulty[d.Device] = true
-	} else {
-		delete(l.faulty, d.Device)
-	}
-	switch is := len(l.faulty) > 0; {
-	case is && !was:
-		l.since = at
-	case was && !is:
-		l.Fault += at.Sub(l.since)
+	return d
+}
+
+// follow follows what the journal says of the lane's devices and of its barrier.
+func (l *laneFigures) follow(e *edge.Entry, d entryData, at time.Time) {
+	switch {
+	case e.Kind == edge.KindDevice && d.Device != "":
+		l.fault.set(d.Device, faulty(d.State), at)
+	case e.Kind != edge.KindPassage:
+	case e.Result == edge.ResultHeldOpen:
+		l.open.set("held", true, at)
+	case e.Result == "closed":
+		l.open.set("held", false, at)
+	case e.Result == edge.ResultPassed:
+		// A barrier that did not obey a command says nothing when it does again.
+		l.fault.set("barrier", false, at)
 	}
 }

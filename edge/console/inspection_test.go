@@ -4,9 +4,11 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -172,14 +174,14 @@ func TestControlRoom(t *testing.T) {
 	for _, l := range f.Lanes {
 		got[l.Name] = l
 	}
-	if l := got["东门入口"]; l.Admitted != 1 || l.Beam() != 2 || l.Forced != 0 || !l.Differ() || l.FaultHours() != "6.0" {
+	if l := got["东门入口"]; l.Admitted != 1 || l.Beam() != 2 || l.Forced != 0 || !l.Differ() || l.FaultHours != "6.0" {
 		t.Errorf("%+v", l)
 	}
-	if l := got["侧门"]; l.FaultHours() != "1.0" || l.Differ() {
+	if l := got["侧门"]; l.FaultHours != "1.0" || l.Differ() {
 		t.Errorf("%+v", l)
 	}
-	if f.UntrustedHours() != "2.0" {
-		t.Errorf("the clock was not trusted for %s hours", f.UntrustedHours())
+	if f.Untrusted != "2.0" {
+		t.Errorf("the clock was not trusted for %s hours", f.Untrusted)
 	}
 	if len(f.Overrides) != 2 || f.Overrides[0] != (override{"guard:7", "admit", "Medical (proof seen)", 2}) || f.Overrides[1].Actor != "guard:8" {
 		t.Errorf("%+v", f.Overrides)
@@ -247,5 +249,42 @@ func TestPagesGoByTheGatesClock(t *testing.T) {
 		if path == "/inside" && strings.Contains(body, "一天以前") {
 			t.Error("somebody who came two hours ago came more than a day ago")
 		}
+	}
+}
+
+// A device that was repaired while the gate was off is not faulty for ever, and
+// hours of an open barrier are counted: in a fire, and when a door is held open.
+func TestHoursOfFaultsAndOpenBarriers(t *testing.T) {
+	s := newStreet()
+	s.lines = nil
+	s.views[0].Passage, s.views[1].Passage, s.views[2].Passage = "east", "east", "side"
+	now := time.Now()
+	ago := func(h float64) time.Time { return now.Add(-time.Duration(h * float64(time.Hour))) }
+	broken := func(device string) edge.Entry {
+		return edge.Entry{Kind: edge.KindDevice, Lane: "east-in", Data: []byte(`{"device":"` + device + `","state":"fault"}`)}
+	}
+	entryAt(t, s, ago(20), broken("reader"))
+	entryAt(t, s, ago(18), edge.Entry{Kind: edge.KindStart})
+	entryAt(t, s, ago(10), broken("barrier"))
+	entryAt(t, s, ago(9), edge.Entry{Kind: edge.KindPassage, Lane: "east-in", Result: edge.ResultPassed})
+	entryAt(t, s, ago(8), edge.Entry{Kind: edge.KindPassage, Lane: "east-out", Result: edge.ResultHeldOpen})
+	entryAt(t, s, ago(7), edge.Entry{Kind: edge.KindFire, Data: []byte(`{"on":true,"by":"side"}`)})
+	entryAt(t, s, ago(6), edge.Entry{Kind: edge.KindPassage, Result: "closed", Data: []byte(`{"passage":"east"}`)})
+	entryAt(t, s, ago(5), edge.Entry{Kind: edge.KindFire, Data: []byte(`{"on":false,"by":"side"}`)})
+	entryAt(t, s, ago(4), edge.Entry{Kind: edge.KindPassage, Result: edge.ResultForced, Data: []byte(`{"passage":"east","by":"beam"}`)})
+	entryAt(t, s, ago(3), edge.Entry{Kind: edge.KindPassage, Result: edge.ResultHeldOpen, Data: []byte(`{"passage":"side"}`)})
+	entryAt(t, s, ago(1), edge.Entry{Kind: edge.KindStart})
+	c := newConsole(t, s)
+	f, err := c.figures(t.Context(), c.deps.Text.For("en"), now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, l := range f.Lanes {
+		got = append(got, fmt.Sprintf("%s fault %s open %s forced %d held %d", l.Name, l.FaultHours, l.OpenHours, l.Forced, l.HeldOpen))
+	}
+	want := []string{"东门入口 fault 3.0 open 3.0 forced 1 held 0", "东门出口 fault 0.0 open 3.0 forced 0 held 1", "侧门 fault 0.0 open 4.0 forced 0 held 1"}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q\nwant %q", got, want)
 	}
 }
