@@ -63,6 +63,23 @@ type LaneView struct {
 	Degraded    []string           `json:"degraded,omitempty"`
 	Fire        bool               `json:"fire,omitempty"`
 	Last        *PresentationView  `json:"last,omitempty"` // the one before, for the guard who looked away
+	Test        TestKind           `json:"test,omitempty"` // what somebody tries here; nobody is at the lane
+}
+
+// TestKind is what of a lane's devices somebody tries.
+type TestKind string
+
+const (
+	TestLamps   TestKind = "lamps"
+	TestBuzzer  TestKind = "buzzer"
+	TestBarrier TestKind = "barrier"
+)
+
+// DeviceTest has a lane's device do what it is for, once.
+type DeviceTest struct {
+	Lane  string
+	What  TestKind
+	Actor string // "installer:5"
 }
 
 // ActionKind is what a guard does.
@@ -135,6 +152,33 @@ func (s SyncStatus) Backlog() uint64 {
 type DeviceHealth struct {
 	Serves string `json:"serves"` // "east-in scanner"
 	device.Health
+}
+
+// Versions are what a gate runs and goes by.
+type Versions struct {
+	Program    string
+	Policy     string // its id
+	PolicyHash string
+	Roster     int64
+	Passes     int64
+	Wire       int // of the messages to and from the server
+}
+
+// RawReading is one thing that a device gave, as it came: one of its fields.
+type RawReading struct {
+	At      time.Time
+	Card    *device.CardRead
+	Sample  *device.Sample
+	Contact *device.Change
+	Button  string // of a panel
+	Err     string
+}
+
+// RawDevice is what one device gave last, oldest first.
+type RawDevice struct {
+	Serves string
+	Count  uint64 // of all since somebody began to look
+	Last   []RawReading
 }
 
 // Explanation says why a decision was what it was, in one language.

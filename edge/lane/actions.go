@@ -18,11 +18,16 @@ import (
 // edge.ErrForbidden for what the policy does not offer.
 // It waits for the lane's word even when ctx ends: the caller must know.
 func (l *Lane) Do(_ context.Context, a edge.Action) error {
+	return l.inLoop(func() error { return l.do(a) })
+}
+
+// inLoop waits for what f gives in the lane's loop.
+func (l *Lane) inLoop(f func() error) error {
 	if !l.pulse.running() {
 		return edge.Refuse("not_running", "lane %s is not running", l.cfg.Name)
 	}
 	done := make(chan error, 1)
-	l.post(func() { done <- l.do(a) })
+	l.post(func() { done <- f() })
 	select {
 	case err := <-done:
 		return err
@@ -446,6 +451,7 @@ func (l *Lane) onCall(c device.Change) {
 			l.pre()
 			l.pre = nil
 		}
+		l.passage.endTest()
 		l.cur = p
 	}
 	if p != nil {
@@ -660,6 +666,9 @@ func (l *Lane) publish() {
 		v.State = edge.LaneCard
 	case slices.Contains(l.degraded, "scanner"):
 		v.State = edge.LaneFault
+	}
+	if l.test != nil {
+		v.Test = l.test.what
 	}
 	for _, p := range l.parked {
 		v.Parked = append(v.Parked, l.presentationView(p))

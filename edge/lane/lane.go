@@ -132,6 +132,7 @@ type Lane struct {
 	closed   bool
 	fire     bool
 	lost     int // decisions that could not be recorded since the last that was
+	test     *trial
 	signal   chan device.Signal
 	timer    *time.Timer
 
@@ -316,6 +317,11 @@ func watch(ctx context.Context, c device.Contact, f func(device.Change)) {
 // say changes the lamps; the newest signal wins, and a stuck lamp holds up
 // nobody.
 func (l *Lane) say(s device.Signal) {
+	l.endTest()
+	l.light(s)
+}
+
+func (l *Lane) light(s device.Signal) {
 	switch {
 	case l.fire:
 		s = device.SignalFree
@@ -392,6 +398,7 @@ func (l *Lane) begin(w waiting) {
 		l.admit(p)
 		return
 	}
+	l.passage.endTest()
 	now := time.Now()
 	p := &presentation{id: l.deps.IDs.next(), state: edge.LaneMeasuring, cardAt: now, inputAt: now, since: now, seq: -1}
 	l.cur = p
@@ -945,6 +952,9 @@ func (l *Lane) arm() {
 	if l.reading != nil {
 		take(l.readAt.Add(l.cfg.Present))
 	}
+	if l.test != nil {
+		take(l.test.next)
+	}
 	if first.IsZero() {
 		l.timer.Reset(time.Hour)
 		return
@@ -962,6 +972,9 @@ func (l *Lane) expire() {
 			l.say(device.SignalIdle)
 			l.premeasure()
 		}
+	}
+	if l.test != nil && due(l.test.next) {
+		l.goOn(l.test)
 	}
 	for _, p := range slices.Clone(l.parked) {
 		if due(p.ring) {

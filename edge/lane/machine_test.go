@@ -23,7 +23,7 @@ type step struct {
 
 var happenings = []string{"card", "card", "card", "temp", "temp", "temp", "walk", "walk", "wait", "wait", "admit", "deny", "aside", "recall", "second", "remeasure",
 	"plus_one", "cancel", "confirm", "passed", "present", "close", "open", "fire", "journal fails", "journal stalls", "stale", "barrier fails", "barrier refuses",
-	"thermometer fails", "stale tap"}
+	"thermometer fails", "stale tap", "test"}
 
 // TestAnythingMayHappen plays random days at an opening, with random faults, and
 // holds the lane to its guarantee after every step.
@@ -49,11 +49,14 @@ func day(t *testing.T, order string, steps []step) (wrong []string) {
 	admitted := func(e *edge.Entry) bool {
 		return e.Outcome == edge.Admit && (e.Kind == edge.KindDecision || e.Kind == edge.KindAction)
 	}
+	tried := func(e *edge.Entry) bool {
+		return e.Kind == edge.KindTest && e.Actor != "system" && strings.Contains(string(e.Data), "barrier")
+	}
 	opens := 0
 	r.barrier.open = func(device.Direction) {
 		opens++
-		if n := r.j.count(admitted); opens > n {
-			complain("the barrier was opened %d times for %d admissions on record", opens, n)
+		if n := r.j.count(admitted) + r.j.count(tried); opens > n {
+			complain("the barrier was opened %d times for %d admissions and tests on record", opens, n)
 		}
 	}
 	var stall chan struct{}
@@ -143,6 +146,17 @@ func day(t *testing.T, order string, steps []step) (wrong []string) {
 			r.barrier.mu.Unlock()
 		case "thermometer fails":
 			r.therm[s.lane].set([]device.State{device.StateOK, device.StateDisconnected}[s.n%2])
+		case "test":
+			l, busy := r.lanes[s.lane], false
+			for _, o := range r.lanes {
+				busy = busy || o.View().Current != nil
+			}
+			what := []edge.TestKind{edge.TestBarrier, edge.TestLamps, edge.TestBarrier, edge.TestBuzzer}[s.n%4]
+			before := opens
+			err := l.Test(r.ctx, edge.DeviceTest{What: what, Actor: "installer:5"})
+			if opens > before && (busy || err != nil) {
+				complain("the barrier was tried while somebody was there: %v", err)
+			}
 		case "stale tap":
 			// What the view shows as over cannot be answered any more.
 			l := r.lanes[s.lane]

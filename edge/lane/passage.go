@@ -55,6 +55,7 @@ type Passage struct {
 	waiting  []*turn
 	lastEnd  time.Time
 	lastTurn *turn
+	beam     bool // somebody stands in it
 	door     bool
 	doorAt   time.Time
 	heldOpen bool
@@ -63,8 +64,10 @@ type Passage struct {
 	shutAt   time.Time // when the barrier is to be secured (again); zero = it need not be
 	retryAt  time.Time // when an opening that was refused is tried again
 	timer    *time.Timer
+	trial    *opening
 
-	wide atomic.Int64 // cfg.OpenFor for the lanes, whose loops are others
+	trying atomic.Bool  // trial is set, for the lanes
+	wide   atomic.Int64 // cfg.OpenFor for the lanes, whose loops are others
 }
 
 // turn is one admission that may pass.
@@ -225,6 +228,7 @@ func (p *Passage) next() {
 	}
 	t := p.waiting[0]
 	p.waiting = p.waiting[1:]
+	p.tried()
 	p.cur = t
 	t.deadline = time.Now().Add(p.cfg.OpenFor)
 	p.open(t)
@@ -262,6 +266,7 @@ func (p *Passage) open(t *turn) {
 
 // onBeam counts a person when the beam is whole again behind them.
 func (p *Passage) onBeam(c device.Change) {
+	p.beam = c.Active
 	if c.Active || c.Count == 0 {
 		return
 	}
@@ -287,6 +292,10 @@ func (p *Passage) person(at time.Time) {
 			// A dependant may follow, or not.
 			t.deadline = time.Now().Add(2 * p.cfg.After)
 		}
+		return
+	}
+	if p.trial != nil {
+		p.trial.persons++
 		return
 	}
 	if p.boomUp || time.Since(p.exitAt) < p.cfg.OpenFor {
@@ -326,6 +335,10 @@ func (p *Passage) onDoor(c device.Change) {
 		t.door = true
 		return
 	}
+	if p.trial != nil {
+		p.trial.door = true
+		return
+	}
 	if !p.fire.On() && !p.boomUp && time.Since(p.lastEnd) > p.cfg.After && time.Since(p.exitAt) > p.cfg.OpenFor && c.Count > 0 {
 		p.record(nil, edge.KindPassage, edge.ResultForced, map[string]any{"by": "door"}, nil, nil)
 	}
@@ -362,19 +375,24 @@ func (p *Passage) onPosition(c device.Change) {
 
 // confirm is the guard's word at a post that cannot see for itself.
 func (p *Passage) confirm(t *turn, passed bool) error {
-	done := make(chan error, 1)
-	p.post(func() {
+	return p.inLoop(func() error {
 		if p.cur != t {
-			done <- edge.ErrLate
-			return
+			return edge.ErrLate
 		}
 		if passed {
 			t.count = t.persons
 			t.passedAt = time.Now()
 		}
 		p.finish(t)
-		done <- nil
+		return nil
 	})
+}
+
+// inLoop waits for what f gives in the passage's loop. Only lanes wait so, and the
+// passage never for them.
+func (p *Passage) inLoop(f func() error) error {
+	done := make(chan error, 1)
+	p.post(func() { done <- f() })
 	select {
 	case err := <-done:
 		return err
@@ -395,6 +413,9 @@ func (p *Passage) arm() {
 		take(p.retryAt)
 	} else {
 		take(p.shutAt)
+		if p.trial != nil {
+			take(p.trial.until)
+		}
 		if p.door && !p.heldOpen && !p.fire.On() {
 			take(p.doorAt.Add(p.cfg.HeldOpen))
 		}
@@ -413,6 +434,9 @@ func (p *Passage) expire() {
 			p.open(t)
 		}
 		return
+	}
+	if p.trial != nil && due(p.trial.until) {
+		p.endTrial()
 	}
 	if due(p.shutAt) {
 		p.shutAt = time.Time{}
@@ -564,6 +588,7 @@ func (f *Fire) set(ctx context.Context, by *Passage, on bool) {
 				p.interrupt(t)
 			}
 			p.cur, p.waiting, p.retryAt, p.shutAt = nil, nil, time.Time{}, time.Time{}
+			p.tried()
 		})
 		for _, l := range p.lanes {
 			l.setFire(burning)
