@@ -42,6 +42,8 @@ type Env struct {
 	I2C func(user, name string, addr uint16) (bus.Transactor, error)
 	// Tap, when set, is shown the bytes of serial devices, for a recording.
 	Tap func(b []byte)
+	// Samples, when set, gives what is shown the raw samples of a thermometer.
+	Samples func(name string) func(device.Sample, error)
 }
 
 // pin gives a line for one user, from Pins or from the Bus. The error stands

@@ -25,6 +25,9 @@ func Thermometer(env Env, name string, n options.Node) (device.Thermometer, erro
 			return nil, err
 		}
 	}
+	if env.Samples != nil {
+		c.Tap = env.Samples(name)
+	}
 	return thermometry.New(s, c, env.Log), nil
 }
 

@@ -100,6 +100,9 @@ type Config struct {
 	Record      string
 	RecordFor   time.Duration
 
+	// Tap, when set, is shown each sample of the sensor as it came, and each error.
+	Tap func(device.Sample, error)
+
 	// Presence is another sensor that says whether somebody is there, or nil.
 	// The thermometer owns it.
 	Presence device.Sensor
@@ -400,6 +403,9 @@ func (t *Thermometer) run(ctx context.Context) {
 	}
 	for ctx.Err() == nil {
 		s, err := t.sensor.Sample(ctx)
+		if t.c.Tap != nil && ctx.Err() == nil {
+			t.c.Tap(s, err)
+		}
 		if err == nil {
 			t.add(s)
 			continue

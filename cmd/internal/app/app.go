@@ -36,6 +36,7 @@ import (
 	"gatehouse/edge/registry"
 	"gatehouse/edge/sqlite"
 	"gatehouse/edge/text"
+	"gatehouse/sync/wire"
 )
 
 // Options are what the configuration does not say.
@@ -77,6 +78,7 @@ type App struct {
 	People   *accounts.Accounts // nil = no console, or they cannot be opened
 	board    *boardWatch
 	metrics  *metrics
+	raw      rawWatch
 	Lanes    *Lanes
 
 	passages []*lane.Passage
@@ -159,7 +161,7 @@ func Build(ctx context.Context, cfg *config.Gate, o Options) (_ *App, err error)
 		if err != nil {
 			return nil, err
 		}
-		deps.Clock = a.Clock
+		deps.Clock, deps.Versions, deps.Raw, deps.Test = a.Clock, a.versions, a.raw.look, a.Lanes.Test
 		tips, err := config.ReadTips(cfg.Console.Tips)
 		if err != nil {
 			return nil, err
@@ -194,7 +196,8 @@ func OpenRegistry(ctx context.Context, cfg *config.Gate, clk edge.Clock, log *sl
 // buildLanes makes devices, passages and lanes. All that is wrong with the
 // devices' options comes in one error.
 func (a *App) buildLanes(key edge.CredentialKey) error {
-	env := catalog.Env{Bus: bus.New(), Log: a.log, Pins: a.o.Pins, Edges: a.o.Edges, Inputs: a.o.Inputs, I2C: a.o.I2C}
+	env := catalog.Env{Bus: bus.New(), Log: a.log, Pins: a.o.Pins, Edges: a.o.Edges, Inputs: a.o.Inputs, I2C: a.o.I2C,
+		Samples: func(name string) func(device.Sample, error) { return a.raw.device(name).sampled }}
 	deps := lane.Deps{Registry: a.Registry, Journal: a.counted(), Policy: a.Policies.Current, Clock: a.Clock, IDs: lane.NewIDs(a.Journal.Size()), Log: a.log, Timings: a.timing,
 		CardHash: func(c edge.Credential) string {
 			h := key.Hash("unknown:" + c)
@@ -222,7 +225,7 @@ func (a *App) buildLanes(key edge.CredentialKey) error {
 			return nil
 		}
 		a.own(what, c)
-		return c
+		return rawContact{c, a.raw.device(what)}
 	}
 	fire := lane.NewFire(deps)
 	byName := map[string]*lane.Passage{}
@@ -262,7 +265,7 @@ func (a *App) buildLanes(key edge.CredentialKey) error {
 				continue
 			}
 			a.own(what, s)
-			dev.Scanners = append(dev.Scanners, s)
+			dev.Scanners = append(dev.Scanners, rawScanner{s, a.raw.device(what)})
 			if f, ok := s.(device.Feedback); ok {
 				dev.Indicators = append(dev.Indicators, f)
 			}
@@ -292,7 +295,7 @@ func (a *App) buildLanes(key edge.CredentialKey) error {
 				errs = append(errs, err)
 			} else {
 				a.own(l.Name+" panel", p)
-				a.panels[l.Name] = p
+				a.panels[l.Name] = rawPanel{p, a.raw.device(l.Name + " panel")}
 			}
 		}
 		lanes = append(lanes, lane.New(laneConfig(a.cfg, l), dev, byName[l.Passage], deps))
@@ -321,6 +324,18 @@ func (a *App) timing(t lane.Timing) {
 	if a.o.Timings != nil {
 		a.o.Timings(t)
 	}
+}
+
+// versions tells what the gate runs and goes by.
+func (a *App) versions(ctx context.Context) edge.Versions {
+	p := a.Policies.Current()
+	out := edge.Versions{Program: a.o.Version, Policy: p.ID(), PolicyHash: p.Hash(), Roster: a.Registry.Version(), Wire: wire.Version}
+	n, err := a.Registry.Counts(ctx)
+	if err != nil {
+		a.log.Warn("cannot count the passes", "err", err)
+	}
+	out.Passes = int64(n.Passes)
+	return out
 }
 
 // SyncStatus tells how far the community server is behind.
@@ -525,6 +540,7 @@ func (a *App) watchClock(ctx context.Context) error {
 }
 
 func (a *App) closeDevices() error {
+	a.raw.stop()
 	var errs []error
 	for i := len(a.closers) - 1; i >= 0; i-- {
 		if err := a.closers[i].Close(); err != nil {

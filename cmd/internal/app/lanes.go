@@ -66,3 +66,12 @@ func (l *Lanes) Do(ctx context.Context, a edge.Action) error {
 	}
 	return x.Do(ctx, a)
 }
+
+// Test has a device of a lane tried.
+func (l *Lanes) Test(ctx context.Context, t edge.DeviceTest) error {
+	x, ok := l.byName[t.Lane]
+	if !ok {
+		return fmt.Errorf("no lane is called %q: %w", t.Lane, edge.ErrUnknown)
+	}
+	return x.Test(ctx, t)
+}
