@@ -75,7 +75,14 @@ type Deps struct {
 	Clock   edge.Clock             // nil = the machine's
 	Sync    func() edge.SyncStatus // nil = the gate stands alone
 	Devices func() []edge.DeviceHealth
-	Rules   func() Rules // what is in force; nil = the page says nothing
+	// Versions says what the gate runs and goes by. nil = the page says nothing.
+	Versions func(ctx context.Context) edge.Versions
+	// Raw gives what the devices gave last, as it came, and goes on watching for a
+	// while. nil = nothing is shown.
+	Raw func() []edge.RawDevice
+	// Test has a device of a lane tried; a refusal is an edge.Refusal. nil = no buttons.
+	Test  func(ctx context.Context, t edge.DeviceTest) error
+	Rules func() Rules // what is in force; nil = the page says nothing
 	// Explain says why a decision was what it was; false when its policy is not kept
 	// here. nil = no explanations.
 	Explain func(ctx context.Context, e *edge.Entry, in *text.Printer) (edge.Explanation, bool)

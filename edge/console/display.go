@@ -100,6 +100,10 @@ func newSign(t *text.Catalogue, site []string, v edge.LaneView) sign {
 	case edge.LaneClosed:
 		id, s = "display.closed", "closed"
 	}
+	if v.Test != "" {
+		// A lamp that is tried, or a barrier that stands open, calls nobody through.
+		id, s = "display.closed", "closed"
+	}
 	out := sign{Sign: s, Voice: spoken[id], Turn: v.Current != nil && v.Current.Unknown && lang == "" && s == "stop"}
 	seen := map[string]bool{}
 	for _, l := range append(clean(lang), site...) {

@@ -176,36 +176,6 @@ func (c *Console) changePass(w http.ResponseWriter, r *http.Request) {
 	c.showPasses(w, r, c.say(r, message))
 }
 
-// devices shows the health of every device and of the way to the server.
-func (c *Console) devices(w http.ResponseWriter, r *http.Request) {
-	p := c.deps.Text.For(c.lang(r))
-	type row struct {
-		edge.DeviceHealth
-		Name     string
-		Is, Read string
-		Bad      bool
-	}
-	var rows []row
-	if c.deps.Devices != nil {
-		for _, d := range c.deps.Devices() {
-			x := row{DeviceHealth: d, Name: c.deviceName(p, d.Serves), Is: p.T("device." + string(d.State)), Bad: faulty(d.State)}
-			if !d.LastRead.IsZero() {
-				x.Read = p.LatelySeconds(d.LastRead.In(c.cfg.Location), c.now())
-			}
-			rows = append(rows, x)
-		}
-	}
-	data := map[string]any{"Devices": rows, "Status": c.status(p)}
-	if c.deps.Sync != nil {
-		s := c.deps.Sync()
-		data["Sync"] = s
-		if !s.LastReceipt.IsZero() {
-			data["Receipt"] = p.LatelySeconds(s.LastReceipt.In(c.cfg.Location), c.now())
-		}
-	}
-	c.render(w, r, "devices.html", data)
-}
-
 // Rules are the policy in force, for everybody on the gate's network.
 type Rules struct {
 	Title, Hash string

@@ -120,7 +120,8 @@ type panel struct {
 	Current                      *person
 	Parked                       []person
 	Last                         string
-	Console                      bool // people are found on the console here
+	Test                         string // what is tried here now
+	Console                      bool   // people are found on the console here
 	Buttons                      []button
 }
 
@@ -135,6 +136,9 @@ func newPanel(p *text.Printer, v edge.LaneView) panel {
 	}
 	if out.Name == "" {
 		out.Name = v.Lane
+	}
+	if v.Test != "" {
+		out.Test = p.T("test." + string(v.Test))
 	}
 	for _, d := range v.Degraded {
 		out.Degraded = append(out.Degraded, p.T("part."+d))
@@ -411,6 +415,9 @@ func (c *Console) line(p *text.Printer, s edge.Stored) (line, *edge.Entry, bool)
 	}
 	if e.Result != "" {
 		l.What, l.Class = word(p, "result.", e.Result), e.Result
+	}
+	if e.Kind == edge.KindTest {
+		l.Why = testLine(p, e.Data)
 	}
 	if strings.Contains(e.Actor, ":") {
 		l.Why = strings.Join(clean(l.Why, e.Actor), " · ")

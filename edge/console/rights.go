@@ -26,7 +26,8 @@ const (
 	seeInside      right = "see_inside"      // who is believed inside
 	resetPositions right = "reset_positions" // nobody is believed anywhere; two persons
 	controlRoom    right = "control_room"    // counts, overrides, hours of fault
-	seeDevices     right = "see_devices"     // health, raw readings, the way to the server
+	seeDevices     right = "see_devices"     // health, clock, the way to the server
+	seeRaw         right = "see_raw"         // what devices read, as it comes
 	testDevices    right = "test_devices"    // lamp, buzzer, barrier
 	seePeople      right = "see_people"      // who has an account
 	resetSecrets   right = "reset_secrets"   // of guards; who may changePeople, of everybody
@@ -53,6 +54,7 @@ var holders = map[right][]accounts.Role{
 	resetPositions: {accounts.Supervisor, accounts.Manager},
 	controlRoom:    {accounts.Supervisor, accounts.Manager, accounts.Inspector},
 	seeDevices:     {accounts.Guard, accounts.Supervisor, accounts.Manager, accounts.Installer, accounts.Inspector},
+	seeRaw:         {accounts.Supervisor, accounts.Manager, accounts.Installer, accounts.Inspector},
 	testDevices:    {accounts.Supervisor, accounts.Manager, accounts.Installer},
 	seePeople:      {accounts.Supervisor, accounts.Manager, accounts.Inspector},
 	resetSecrets:   {accounts.Supervisor, accounts.Manager},
@@ -67,7 +69,7 @@ var holders = map[right][]accounts.Role{
 // personal are the rights that show somebody's data on pages that name no single
 // pass; that they were looked at is in the journal once an hour and session. Pages
 // that name passes say which, each time.
-var personal = []right{watch, readJournal, seeInside, controlRoom, visitors, report}
+var personal = []right{watch, readJournal, seeInside, controlRoom, seeRaw, visitors, report}
 
 const viewedFor = time.Hour
 
@@ -98,6 +100,9 @@ func (c *Console) routes() []route {
 		{"POST /inside", resetPositions, forms, c.resetAll},
 		{"GET /control", controlRoom, pages, c.control},
 		{"GET /devices", seeDevices, pages, c.devices},
+		{"POST /devices", testDevices, forms, c.testDevice},
+		{"GET /devices/raw", seeRaw, pages, c.raw},
+		{"GET /devices/raw/live", seeRaw, streams, c.rawLive},
 		{"GET /rules", public, pages, c.rules},
 		{"GET /display/{lane}", public, pages, c.display},
 		{"GET /display/{lane}/live", public, streams, c.displayLive},

@@ -148,6 +148,17 @@ if (document.body.dataset.live) {
   });
 }
 
+if (document.body.dataset.raw) {
+  listen(document.body.dataset.raw, {
+    raw: ({ id, html }) => {
+      const old = document.querySelector(`.raw[data-id="${CSS.escape(id)}"]`);
+      if (!old) { location.reload(); return; }
+      old.outerHTML = html;
+    },
+    alive: () => {},
+  });
+}
+
 if (document.body.dataset.display) {
   const box = document.getElementById("sign"), tips = document.getElementById("tips");
   let turning, spoken = "";
