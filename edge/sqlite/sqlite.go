@@ -28,6 +28,7 @@ type Options struct {
 	Full       bool     // synchronous=FULL: a commit is on the medium when it returns. Otherwise NORMAL
 	Checkpoint int      // WAL pages after which a commit checkpoints; 0 = 1000, -1 = never by itself
 	Readers    int      // connections that read; 0 = 4
+	Overwrite  bool     // what is deleted is overwritten in the file (secure_delete); [DB.Truncate] empties the WAL
 	Migrations []string // step i brings the schema from version i to i+1
 }
 
@@ -84,7 +85,11 @@ func Open(ctx context.Context, path string, o Options) (*DB, error) {
 		db.SetMaxIdleConns(conns)
 		return db, nil
 	}
-	w, err := open(1)
+	var destroy []string
+	if o.Overwrite {
+		destroy = append(destroy, "secure_delete(1)")
+	}
+	w, err := open(1, destroy...)
 	if err != nil {
 		return nil, fmt.Errorf("cannot open %s: %w", path, err)
 	}
@@ -151,6 +156,9 @@ func (d *DB) assert(ctx context.Context, o Options) error {
 	want := map[string]string{"journal_mode": "wal", "synchronous": "1", "foreign_keys": "1"}
 	if o.Full {
 		want["synchronous"] = "2"
+	}
+	if o.Overwrite {
+		want["secure_delete"] = "1"
 	}
 	for name, v := range want {
 		var got string

@@ -68,7 +68,10 @@ func (s *Server) ErasePerson(ctx context.Context, site string, pass edge.PassID,
 			return fail(Destroyed{}, err)
 		}
 	}
-	n, err := s.store.erase(ctx, e)
+	n, held, err := s.store.erase(ctx, e)
+	if err == nil {
+		err = s.store.bulk.scrub(ctx, s.store.w, append(held, "roster", "local_change", "registry_sum", "registry_delta", "chunk", "fresh")...)
+	}
 	if err != nil {
 		return fail(Destroyed{Entries: n}, err)
 	}
@@ -98,12 +101,18 @@ func (s *Server) eraseLate(ctx context.Context, now time.Time) error {
 	if err != nil {
 		return fmt.Errorf("cannot read erasures: %w", err)
 	}
+	var held []string
 	for _, e := range all {
-		if _, err := s.store.erase(ctx, e); err != nil {
+		_, in, err := s.store.erase(ctx, e)
+		held = union(held, in)
+		if err != nil {
 			return fmt.Errorf("cannot erase pass %d of %s: %w", e.pass, e.site, err)
 		}
 	}
-	return nil
+	if len(all) == 0 {
+		return nil
+	}
+	return s.store.bulk.scrub(ctx, s.store.w, held...)
 }
 
 // logSize names a log and how far it goes.
@@ -150,18 +159,18 @@ func (s *store) about(ctx context.Context, log int64, first, end uint64, a *edge
 	})
 }
 
-// erase carries an order out over what has not been searched yet.
-func (s *store) erase(ctx context.Context, e erasure) (int64, error) {
+// erase carries an order out over what has not been searched yet. It names what
+// has held the entries that went.
+func (s *store) erase(ctx context.Context, e erasure) (total int64, held []string, err error) {
 	logs, err := s.logsOf(ctx, e.site)
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
-	var total int64
 	for _, l := range logs {
 		var next int64
 		err := s.r.QueryRowContext(ctx, `SELECT next FROM erasure_mark WHERE site = $1 AND pass = $2 AND log = $3`, e.site, int64(e.pass), l.id).Scan(&next)
 		if err != nil && !errors.Is(err, sql.ErrNoRows) {
-			return total, err
+			return total, held, err
 		}
 		if uint64(next) >= l.size {
 			continue
@@ -169,7 +178,7 @@ func (s *store) erase(ctx context.Context, e erasure) (int64, error) {
 		a := edge.NewAbout(e.pass)
 		if next > 0 {
 			if err := s.erasedBefore(ctx, l.id, a); err != nil {
-				return total, err
+				return total, held, err
 			}
 		}
 		var seqs []uint64
@@ -180,7 +189,7 @@ func (s *store) erase(ctx context.Context, e erasure) (int64, error) {
 			return nil
 		})
 		if err != nil {
-			return total, err
+			return total, held, err
 		}
 		for done := false; !done; {
 			some := seqs[:min(len(seqs), purgeChunk)]
@@ -192,6 +201,11 @@ func (s *store) erase(ctx context.Context, e erasure) (int64, error) {
 					return err
 				}
 				if len(left) > 0 {
+					in, err := s.bulk.holders(ctx, tx, l.id, left)
+					if err != nil {
+						return err
+					}
+					held = union(held, in)
 					if err := s.destroy(ctx, tx, l.id, left, time.Now().UnixMilli(), "erasure", e.by); err != nil {
 						return err
 					}
@@ -205,11 +219,11 @@ func (s *store) erase(ctx context.Context, e erasure) (int64, error) {
 				return err
 			})
 			if err != nil {
-				return total, fmt.Errorf("log %d: %w", l.id, err)
+				return total, held, fmt.Errorf("log %d: %w", l.id, err)
 			}
 		}
 	}
-	return total, nil
+	return total, held, nil
 }
 
 // erasedBefore tells a of what went by earlier erasures, since later entries may

@@ -117,10 +117,18 @@ func (s *Server) Republish(ctx context.Context) error {
 }
 
 // rotate encrypts the site's registry to a new content key.
-func (s *Server) rotate(ctx context.Context, site string) error { return s.recut(ctx, site, true) }
+func (s *Server) rotate(ctx context.Context, site string) error {
+	if err := s.recut(ctx, site, true); err != nil {
+		return err
+	}
+	if err := s.store.bulk.scrub(ctx, s.store.w, "registry", "chunk", "registry_delta"); err != nil {
+		return fmt.Errorf("the registry of %s has a new content key: %w", site, err)
+	}
+	return nil
+}
 
 // recut makes a new version of a site's registry from the rows that are there; a
-// site without one is left alone.
+// site without one is left alone. Its caller scrubs what the one before leaves.
 func (s *Server) recut(ctx context.Context, site string, newKey bool) error {
 	err := s.store.write(ctx, func(tx *sql.Tx) error {
 		var version int64

@@ -14,6 +14,8 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
+
+	"gatehouse/edge"
 )
 
 // openPostgres opens a PostgreSQL database. Several programs may: migrations are
@@ -74,6 +76,9 @@ func partition(table string, d int64) string {
 
 // partitioned are the tables with a partition for each day.
 func partitioned() []string { return []string{"entry", "block", "delta"} }
+
+// restSuffix names the partition for what has none of its own.
+const restSuffix = "_rest"
 
 // keepDays is how far back days have partitions of their own. Older entries, of a
 // gate that was offline for long, go to the partition for the rest.
@@ -195,4 +200,64 @@ func (*postgresBulk) deltas(ctx context.Context, tx *sql.Tx, rows []deltaRow) er
 	_, err := tx.ExecContext(ctx, `INSERT INTO delta (log, seq, at, deltas, change)
 		SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::text[])`, logs, seqs, ats, deltas, changes)
 	return err
+}
+
+// holders are the partitions that hold the entries, their blocks and their deltas.
+func (*postgresBulk) holders(ctx context.Context, tx *sql.Tx, log int64, seqs []uint64) ([]string, error) {
+	if len(seqs) == 0 {
+		return nil, nil
+	}
+	all, starts := make([]int64, len(seqs)), []int64{}
+	for i, q := range seqs {
+		all[i] = int64(q)
+		if start := int64(q &^ (edge.BlockSize - 1)); len(starts) == 0 || starts[len(starts)-1] != start {
+			starts = append(starts, start)
+		}
+	}
+	var out []string
+	rows, err := tx.QueryContext(ctx, `SELECT DISTINCT tableoid::regclass::text FROM entry WHERE log = $1 AND seq = ANY ($2)
+		UNION SELECT DISTINCT tableoid::regclass::text FROM delta WHERE log = $1 AND seq = ANY ($2)
+		UNION SELECT DISTINCT tableoid::regclass::text FROM block WHERE log = $1 AND first - first % $4 = ANY ($3)`, log, all, starts, edge.BlockSize)
+	err = each(rows, err, func() error {
+		var name string
+		err := rows.Scan(&name)
+		out = append(out, name)
+		return err
+	})
+	return out, err
+}
+
+// lockWait is how long maintenance waits for those who use a table. Everybody who
+// comes after it waits behind it, the receiver too.
+const lockWait = `SET LOCAL lock_timeout = '5s'`
+
+// scrub writes tables anew, so that what was deleted from them is not in their files
+// any more. VACUUM alone only lets the room be used again.
+func (*postgresBulk) scrub(ctx context.Context, db *sql.DB, tables ...string) (err error) {
+	if len(tables) == 0 {
+		return nil
+	}
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	if _, err := conn.ExecContext(ctx, `SET lock_timeout = '5s'`); err != nil {
+		return err
+	}
+	for _, t := range tables {
+		var there bool
+		if err = conn.QueryRowContext(ctx, `SELECT to_regclass($1) IS NOT NULL`, t).Scan(&there); err != nil || !there {
+			if err != nil {
+				break
+			}
+			continue // its day was retired meanwhile
+		}
+		if _, err = conn.ExecContext(ctx, `VACUUM (FULL) `+t); err != nil {
+			err = fmt.Errorf("the file of table %s still holds what was destroyed (VACUUM FULL takes it away): %w", t, err)
+			break
+		}
+	}
+	_, e := conn.ExecContext(context.WithoutCancel(ctx), `RESET lock_timeout`)
+	return errors.Join(err, e)
 }

@@ -159,7 +159,16 @@ func TestPostgres(t *testing.T) {
 		"hostile":     testHostileTexts,
 		"local":       testLocal,
 		"enrol":       testEnrol,
-		"killed":      func(t *testing.T, where string) { testKilled(t, where, kills(t, 20)) },
+		"retire_late": testRetireLate,
+		"remains": func(t *testing.T, where string) {
+			db, err := sql.Open("pgx", where)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer db.Close()
+			testRemains(t, where, func() []string { return c.pgFiles(t, db) })
+		},
+		"killed": func(t *testing.T, where string) { testKilled(t, where, kills(t, 20)) },
 	} {
 		t.Run(name, func(t *testing.T) { f(t, c.newDatabase(t, name)) })
 	}

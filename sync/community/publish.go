@@ -56,6 +56,9 @@ func (s *Server) ImportRoster(ctx context.Context, site string, rows iter.Seq2[e
 		return ch, fmt.Errorf("cannot import the roster of %s: %w", site, err)
 	}
 	s.tell()
+	if err := s.store.bulk.scrub(ctx, s.store.w); err != nil {
+		s.log.Warn("rows that the roster has lost are still on the medium", "site", site, "error", err)
+	}
 	return ch, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -52,22 +53,32 @@ func (s *Server) Purge(ctx context.Context, now time.Time, r Retention) (Destroy
 	if err := s.store.sweepFresh(ctx, now); err != nil {
 		return d, err
 	}
-	for _, c := range []struct {
+	var late []string // tables that stay and have held something about persons
+	for i, c := range []struct {
 		cond   string
 		before time.Time
 	}{
 		{"kind NOT IN (" + list + ")", now.Add(-r.Persons)},
 		{"kind IN (" + list + ")", now.Add(-r.Rest)},
 	} {
-		n, err := s.store.destroyWhere(ctx, now.UnixMilli(), "retention", "system", "at < $1 AND "+c.cond, c.before.UnixMilli())
+		n, held, err := s.store.destroyWhere(ctx, now.UnixMilli(), "retention", "system", "at < $1 AND "+c.cond, c.before.UnixMilli())
 		d.Entries += n
 		if err != nil {
 			return d, fmt.Errorf("cannot purge: %w", err)
+		}
+		for _, t := range held {
+			// The days' partitions are dropped as a whole a day later at most.
+			if i == 0 && strings.HasSuffix(t, restSuffix) {
+				late = append(late, t)
+			}
 		}
 	}
 	var err error
 	if d.Partitions, err = s.store.bulk.retire(ctx, s.store.w, now.Add(-r.Persons).UnixMilli()); err != nil {
 		return d, fmt.Errorf("cannot drop old partitions: %w", err)
+	}
+	if err := s.store.bulk.scrub(ctx, s.store.w, late...); err != nil {
+		return d, fmt.Errorf("past retention: %w", err)
 	}
 	return d, nil
 }
@@ -109,9 +120,8 @@ func (s *Server) purgeLoop(ctx context.Context) error {
 }
 
 // destroyWhere destroys the entries whose rows match, some at a time, so that the
-// receiver never waits for long.
-func (s *store) destroyWhere(ctx context.Context, now int64, why, by, cond string, args ...any) (int64, error) {
-	var total int64
+// receiver never waits for long. It names what has held them.
+func (s *store) destroyWhere(ctx context.Context, now int64, why, by, cond string, args ...any) (total int64, held []string, err error) {
 	for {
 		n := 0
 		err := s.write(ctx, func(tx *sql.Tx) error {
@@ -127,20 +137,31 @@ func (s *store) destroyWhere(ctx context.Context, now int64, why, by, cond strin
 			if err != nil {
 				return err
 			}
-			for log, all := range seqs {
-				if err := s.destroy(ctx, tx, log, all, now, why, by); err != nil {
+			// In order, as the receiver does it: two that lock the same logs must not
+			// wait for each other.
+			for _, log := range slices.Sorted(maps.Keys(seqs)) {
+				in, err := s.bulk.holders(ctx, tx, log, seqs[log])
+				if err != nil {
+					return fmt.Errorf("log %d: %w", log, err)
+				}
+				held = union(held, in)
+				if err := s.destroy(ctx, tx, log, seqs[log], now, why, by); err != nil {
 					return fmt.Errorf("log %d: %w", log, err)
 				}
 			}
 			return nil
 		})
 		if err != nil {
-			return total, err
+			return total, held, err
 		}
 		if total += int64(n); n < purgeChunk {
-			return total, nil
+			return total, held, nil
 		}
 	}
+}
+
+func union(a, b []string) []string {
+	return slices.Compact(slices.Sorted(slices.Values(append(a, b...))))
 }
 
 // destroy destroys entries of one log, given in order.
@@ -253,7 +274,7 @@ func (p *postgresBulk) retire(ctx context.Context, db *sql.DB, before int64) (in
 	for _, t := range partitioned() {
 		var names []string
 		rows, err := db.QueryContext(ctx, `SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_class p ON p.oid = i.inhparent
-			WHERE p.relname = $1 AND c.relname < $2 AND c.relname <> $3 ORDER BY c.relname`, t, partition(t, dayOf(before)), t+"_rest")
+			WHERE p.relname = $1 AND c.relname < $2 AND c.relname <> $3 ORDER BY c.relname`, t, partition(t, dayOf(before)), t+restSuffix)
 		err = each(rows, err, func() error {
 			var n string
 			err := rows.Scan(&n)
@@ -269,6 +290,11 @@ func (p *postgresBulk) retire(ctx context.Context, db *sql.DB, before int64) (in
 				return dropped, err
 			}
 			for _, q := range []string{
+				lockWait,
+				// What comes late for such a day waits for this, or this for it; the parent
+				// first, as an insert takes them.
+				`LOCK TABLE ONLY ` + t + ` IN ACCESS EXCLUSIVE MODE`,
+				`LOCK TABLE ` + name + ` IN ACCESS EXCLUSIVE MODE`,
 				`CREATE TEMPORARY TABLE keep ON COMMIT DROP AS SELECT * FROM ` + name,
 				`DROP TABLE ` + name,
 				`INSERT INTO ` + t + ` SELECT * FROM keep`,

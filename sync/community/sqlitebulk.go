@@ -3,12 +3,17 @@ package community
 import (
 	"context"
 	"database/sql"
+	"errors"
+	"fmt"
 	"strings"
+	"time"
+
+	"gatehouse/edge/sqlite"
 )
 
 // sqliteBulk inserts some rows with each statement: a call into the database
 // costs more than a row does.
-type sqliteBulk struct{}
+type sqliteBulk struct{ db *sqlite.DB }
 
 const entryColumns = `log, seq, at, kind, lane, presentation, of, actor, pass, household, category, outcome, rule, reason, result`
 
@@ -127,4 +132,36 @@ func reference(v int64) any {
 		return nil
 	}
 	return v
+}
+
+// holders: all of SQLite is one file.
+func (sqliteBulk) holders(context.Context, *sql.Tx, int64, []uint64) ([]string, error) {
+	return nil, nil
+}
+
+// How patiently the WAL is emptied while others read or write; each attempt waits
+// for them a little by itself.
+const (
+	scrubTries = 6
+	scrubPause = 100 * time.Millisecond
+)
+
+// scrub empties the WAL: the file is overwritten where something was deleted, but
+// the WAL holds the pages as they were.
+func (b sqliteBulk) scrub(ctx context.Context, _ *sql.DB, _ ...string) error {
+	for range scrubTries {
+		done, err := b.db.Truncate(ctx)
+		if err != nil {
+			return fmt.Errorf("cannot empty the WAL: %w", err)
+		}
+		if done {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(scrubPause):
+		}
+	}
+	return errors.New("the WAL still holds what was destroyed, because somebody reads; it is emptied with the next enforcement of retention")
 }

@@ -1,12 +1,14 @@
 package community
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"embed"
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"github.com/pressly/goose/v3"
@@ -36,6 +38,12 @@ type bulk interface {
 	retire(ctx context.Context, db *sql.DB, before int64) (partitions int, err error)
 	pieces(ctx context.Context, tx *sql.Tx, rows []pieceRow) error
 	deltas(ctx context.Context, tx *sql.Tx, rows []deltaRow) error
+	// holders names what must be scrubbed after these entries of a log, given in
+	// order, are destroyed.
+	holders(ctx context.Context, tx *sql.Tx, log int64, seqs []uint64) ([]string, error)
+	// scrub takes the remains of what was deleted off the medium, as far as the
+	// engine lets it.
+	scrub(ctx context.Context, db *sql.DB, tables ...string) error
 }
 
 // openStore opens where: the path of an SQLite file, or a postgres:// address.
@@ -44,11 +52,11 @@ func openStore(ctx context.Context, where string) (*store, error) {
 		return openPostgres(ctx, where)
 	}
 	// FULL: a receipt is a promise, so what it speaks of must be on the medium.
-	db, err := sqlite.Open(ctx, where, sqlite.Options{PageSize: 8192, CacheKiB: 16384, Full: true})
+	db, err := sqlite.Open(ctx, where, sqlite.Options{PageSize: 8192, CacheKiB: 16384, Full: true, Overwrite: true})
 	if err != nil {
 		return nil, err
 	}
-	s := &store{w: db.W, r: db.R, bulk: sqliteBulk{}, shut: db.Close}
+	s := &store{w: db.W, r: db.R, bulk: sqliteBulk{db}, shut: db.Close}
 	if err := migrate(ctx, goose.DialectSQLite3, db.W, "migrations/sqlite"); err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot open %s: %w", where, err), db.Close())
 	}
@@ -181,6 +189,8 @@ func (s *store) add(ctx context.Context, now int64, adds []*addition) error {
 	if err := s.bulk.prepare(ctx, s.w, adds); err != nil {
 		return fmt.Errorf("cannot make room: %w", err)
 	}
+	// Those of one log stay in their order.
+	slices.SortStableFunc(adds, func(a, b *addition) int { return cmp.Compare(a.log.id, b.log.id) })
 	return s.write(ctx, func(tx *sql.Tx) error {
 		var deltas []deltaRow
 		var pieces []pieceRow
