@@ -36,7 +36,8 @@ func (r *Registry) SetStatus(ctx context.Context, id edge.PassID, status edge.Pa
 	err := r.write(ctx, func(tx *sql.Tx) error {
 		var body []byte
 		var present sql.NullString
-		switch err := tx.QueryRowContext(ctx, `SELECT p.body, l.status FROM passes p LEFT JOIN local l ON l.pass = p.id WHERE p.id = ?`, int64(id)).Scan(&body, &present); {
+		var was sql.NullInt64
+		switch err := tx.QueryRowContext(ctx, `SELECT p.body, l.status, l.at FROM passes p LEFT JOIN local l ON l.pass = p.id WHERE p.id = ?`, int64(id)).Scan(&body, &present, &was); {
 		case errors.Is(err, sql.ErrNoRows):
 			return edge.ErrUnknown
 		case err != nil:
@@ -52,7 +53,9 @@ func (r *Registry) SetStatus(ctx context.Context, id edge.PassID, status edge.Pa
 			}
 			return nil // nothing to take back
 		}
-		ch := edge.PassChange{Pass: id, Status: status, Reason: reason, Actor: actor, At: r.now()}
+		// Whoever stands at the keyboard means now, whatever an earlier clock said: it
+		// is journalled so, too, since the server and the other gates know no more.
+		ch := edge.PassChange{Pass: id, Status: status, Reason: reason, Actor: actor, At: max(r.now(), was.Int64)}
 		data, err := json.Marshal(ch)
 		if err != nil {
 			return err
@@ -65,9 +68,8 @@ func (r *Registry) SetStatus(ctx context.Context, id edge.PassID, status edge.Pa
 		if err != nil {
 			return err
 		}
-		// Whoever stands at the keyboard means now, whatever an earlier clock said.
 		_, err = tx.ExecContext(ctx, `INSERT INTO local VALUES (?, ?, ?, ?, '', '', 0, ?) ON CONFLICT (pass) DO UPDATE SET
-			status = excluded.status, reason = excluded.reason, at = max(at, excluded.at), gate = '', epoch = '', seq = 0, pending = excluded.pending`,
+			status = excluded.status, reason = excluded.reason, at = excluded.at, gate = '', epoch = '', seq = 0, pending = excluded.pending`,
 			int64(id), string(status), reason, ch.At, n)
 		return err
 	})
@@ -80,7 +82,8 @@ func (r *Registry) SetStatus(ctx context.Context, id edge.PassID, status edge.Pa
 // Apply applies a change that a journal records: this gate's own, or what a
 // peer reported. Each gate's changes come in the order of its journal; one that
 // was applied before, or that a server's version contained, changes nothing. Of
-// two gates' changes of one pass the later holds.
+// two gates' changes of one pass the later holds; of one gate's the later in its
+// journal, also where its clock ran backwards.
 func (r *Registry) Apply(ctx context.Context, from edge.EntryRef, ch edge.PassChange) error {
 	err := r.write(ctx, func(tx *sql.Tx) error {
 		res, err := tx.ExecContext(ctx, `INSERT INTO applied VALUES (?, ?, ?) ON CONFLICT (gate, epoch) DO UPDATE SET next = excluded.next WHERE next < excluded.next`,
@@ -92,7 +95,8 @@ func (r *Registry) Apply(ctx context.Context, from edge.EntryRef, ch edge.PassCh
 			return err
 		}
 		_, err = tx.ExecContext(ctx, `INSERT INTO local VALUES (?, ?, ?, ?, ?, ?, ?, 0) ON CONFLICT (pass) DO UPDATE SET
-			status = excluded.status, reason = excluded.reason, at = excluded.at, gate = excluded.gate, epoch = excluded.epoch, seq = excluded.seq, pending = 0 WHERE at <= excluded.at`,
+			status = excluded.status, reason = excluded.reason, at = max(at, excluded.at), gate = excluded.gate, epoch = excluded.epoch, seq = excluded.seq, pending = 0
+			WHERE at <= excluded.at OR gate = excluded.gate AND epoch = excluded.epoch AND seq < excluded.seq`,
 			int64(ch.Pass), string(ch.Status), ch.Reason, ch.At, from.Gate, from.Epoch.String(), int64(from.Seq))
 		return err
 	})

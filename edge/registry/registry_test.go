@@ -879,3 +879,51 @@ func TestKilledImport(t *testing.T) {
 	load(t, r, many(killedPasses, category("worker")))
 	t.Logf("rosters seen in force: %v", seen)
 }
+
+// Of one gate's changes the later in its journal holds, whatever its clock did in
+// between; of two gates' the later by the clock.
+func TestChangesWhileAClockRunsBack(t *testing.T) {
+	ctx := t.Context()
+	change := func(at int64, s edge.PassStatus) edge.PassChange { return edge.PassChange{Pass: 1, Status: s, At: at} }
+	ref := func(gate string, seq uint64) edge.EntryRef { return edge.EntryRef{Gate: gate, Epoch: 5, Seq: seq} }
+	for _, c := range []struct {
+		name string
+		from []edge.EntryRef
+		ch   []edge.PassChange
+		want edge.PassStatus
+	}{
+		{"taken back after the clock ran back", []edge.EntryRef{ref("east", 1), ref("east", 2)}, []edge.PassChange{change(100, edge.PassSuspended), change(50, "")}, edge.PassActive},
+		{"another gate's, between", []edge.EntryRef{ref("east", 1), ref("west", 1), ref("east", 2)},
+			[]edge.PassChange{change(100, edge.PassSuspended), change(120, edge.PassLost), change(50, "")}, edge.PassLost},
+		{"another gate's, earlier", []edge.EntryRef{ref("east", 1), ref("east", 2), ref("west", 1)},
+			[]edge.PassChange{change(100, edge.PassSuspended), change(50, ""), change(70, edge.PassLost)}, edge.PassActive},
+	} {
+		r := open(t, filepath.Join(t.TempDir(), "r.db"), Options{Clock: at(1000)})
+		load(t, r, these(row(1)))
+		for i := range c.from {
+			if err := r.Apply(ctx, c.from[i], c.ch[i]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if p, _, err := r.Pass(ctx, 1); err != nil || p.Status != c.want {
+			t.Errorf("%s: %s %v, want %s", c.name, p.Status, err, c.want)
+		}
+	}
+	// What a guard does now is journalled as not before what is there.
+	r := open(t, filepath.Join(t.TempDir(), "r.db"), Options{Clock: at(1000)})
+	load(t, r, these(row(1)))
+	if err := r.Apply(ctx, ref("west", 1), change(5000, edge.PassSuspended)); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Restore(ctx, 1, "guard:1"); err != nil {
+		t.Fatal(err)
+	}
+	waiting, err := r.Pending(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got edge.PassChange
+	if err := json.Unmarshal(waiting[len(waiting)-1].Data, &got); err != nil || got.At != 5000 || got.Status != "" {
+		t.Errorf("journalled %+v %v", got, err)
+	}
+}

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"gatehouse/edge"
+	"gatehouse/edge/clock"
 	"gatehouse/sync/wire"
 )
 
@@ -27,6 +28,7 @@ type Config struct {
 	Log       *slog.Logger
 	Retention Retention  // zero values are the defaults
 	Enrolment *Enrolment // nil: nobody is made a gate here
+	Clock     edge.Clock // by which retention ends; nil: the machine's
 	// Open decrypts what gates have sealed to the community, up to limit bytes.
 	Open func(r io.Reader, limit int64) ([]byte, error)
 }
@@ -46,6 +48,7 @@ type Server struct {
 	cfg   Config
 	log   *slog.Logger
 	store *store
+	clock edge.Clock
 	t     Transport
 
 	decode    []chan incoming // one for each worker; a gate has always the same
@@ -88,11 +91,20 @@ func Open(ctx context.Context, where string, cfg Config) (*Server, error) {
 	if err := wire.CheckName(cfg.Community); err != nil {
 		return nil, fmt.Errorf("community: %w", err)
 	}
+	clk := cfg.Clock
+	if clk == nil {
+		// A server's system clock is kept by whoever runs it; whether it can be true is
+		// asked where something depends on it.
+		var err error
+		if clk, err = clock.New(clock.Options{Location: time.UTC, TrustSystem: true, Log: cfg.Log}); err != nil {
+			return nil, err
+		}
+	}
 	st, err := openStore(ctx, where)
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, log: cfg.Log, store: st, ready: make(chan *prepared, 16), asked: make(chan asked, 256), published: make(chan struct{}, 1),
+	s := &Server{cfg: cfg, log: cfg.Log, store: st, clock: clk, ready: make(chan *prepared, 16), asked: make(chan asked, 256), published: make(chan struct{}, 1),
 		gates: map[gateName]*cachedGate{}}
 	for range workers {
 		s.decode = append(s.decode, make(chan incoming, 64))

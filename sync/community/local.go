@@ -14,21 +14,29 @@ import (
 )
 
 // noteChange notes what a gate changed about a pass by itself. It is laid over the
-// roster in the next snapshot; of two changes of one pass the later holds.
-func noteChange(ctx context.Context, tx *sql.Tx, l *gateLog, seq uint64, data []byte) error {
-	c, ok := changeOf(data)
-	if !ok {
-		return nil // an entry of its kind that this version does not know
-	}
-	_, err := tx.ExecContext(ctx, `INSERT INTO local_change (site, pass, at, status, reason) VALUES ($1, $2, $3, $4, $5)
-		ON CONFLICT (site, pass) DO UPDATE SET at = excluded.at, status = excluded.status, reason = excluded.reason WHERE local_change.at <= excluded.at`,
-		l.gate.site, int64(c.Pass), c.At, string(c.Status), c.Reason)
+// roster in the next snapshot. Of two gates' changes of one pass the later holds;
+// those of one log hold in its order, also where its clock ran backwards.
+func noteChange(ctx context.Context, tx *sql.Tx, l *gateLog, seq uint64, c edge.PassChange) error {
+	_, err := tx.ExecContext(ctx, `INSERT INTO local_change (site, pass, at, status, reason, log, seq) VALUES ($1, $2, $3, $4, $5, $6, $7)
+		ON CONFLICT (site, pass) DO UPDATE SET at = CASE WHEN local_change.at > excluded.at THEN local_change.at ELSE excluded.at END,
+			status = excluded.status, reason = excluded.reason, log = excluded.log, seq = excluded.seq
+		WHERE local_change.at <= excluded.at OR local_change.log = excluded.log AND local_change.seq <= excluded.seq`,
+		l.gate.site, int64(c.Pass), c.At, string(c.Status), c.Reason, l.id, int64(seq))
 	if err != nil {
 		return err
 	}
 	_, err = tx.ExecContext(ctx, `INSERT INTO contains (log, received, published) VALUES ($1, $2, 0)
 		ON CONFLICT (log) DO UPDATE SET received = excluded.received`, l.id, int64(seq+1))
 	return err
+}
+
+// changed reads a gate's change of a pass as it was received at a time: nothing has
+// happened after that, whatever the gate's clock says, or it would hold over what
+// other gates change until then.
+func changed(data []byte, now int64) (edge.PassChange, bool) {
+	c, ok := changeOf(data)
+	c.At = min(plausible(c.At, now), now)
+	return c, ok
 }
 
 // changeOf reads a gate's change of a pass.
@@ -57,6 +65,20 @@ func localChanges(ctx context.Context, q querier, site string) (map[int64]localC
 		var c localChange
 		err := rows.Scan(&pass, &c.status, &c.reason)
 		out[pass] = c
+		return err
+	})
+	return out, err
+}
+
+// receivedChanges says how far each log's changes were received, in the order in
+// which the receiver locks them.
+func receivedChanges(ctx context.Context, q querier, site string) ([]logSize, error) {
+	var out []logSize
+	rows, err := q.QueryContext(ctx, `SELECT c.log, c.received FROM contains c JOIN log l ON l.id = c.log JOIN gate g ON g.id = l.gate WHERE g.site = $1 ORDER BY c.log`, site)
+	err = each(rows, err, func() error {
+		var id, next int64
+		err := rows.Scan(&id, &next)
+		out = append(out, logSize{id, uint64(next)})
 		return err
 	})
 	return out, err

@@ -158,7 +158,9 @@ func TestPostgres(t *testing.T) {
 		"revoked":     testRevoked,
 		"hostile":     testHostileTexts,
 		"local":       testLocal,
+		"clocks":      testClocks,
 		"enrol":       testEnrol,
+		"leaps":       testTimeLeaps,
 		"retire_late": testRetireLate,
 		"remains": func(t *testing.T, where string) {
 			db, err := sql.Open("pgx", where)

@@ -184,6 +184,12 @@ func cutChunks(ctx context.Context, tx *sql.Tx, site, identity string, version i
 		first int64
 		plain []byte
 	}
+	// First how far they were received, then the changes: what comes in between is in
+	// the chunks and not said to be.
+	received, err := receivedChanges(ctx, tx, site)
+	if err != nil {
+		return err
+	}
 	local, err := localChanges(ctx, tx, site)
 	if err != nil {
 		return err
@@ -260,9 +266,12 @@ func cutChunks(ctx context.Context, tx *sql.Tx, site, identity string, version i
 		return err
 	}
 	// What was received of the gates' own changes is in these chunks now.
-	_, err = tx.ExecContext(ctx, `UPDATE contains SET published = received
-		WHERE log IN (SELECT l.id FROM log l JOIN gate g ON g.id = l.gate WHERE g.site = $1)`, site)
-	return err
+	for _, r := range received {
+		if _, err := tx.ExecContext(ctx, `UPDATE contains SET published = $1 WHERE log = $2`, int64(r.size), r.id); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 type registryState struct {

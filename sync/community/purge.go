@@ -33,11 +33,11 @@ type Destroyed struct {
 // purgeChunk is how many entries one transaction destroys.
 const purgeChunk = 20_000
 
-// Purge destroys what is past its retention: the content of entries, the keys of
+// purge destroys what is past its retention: the content of entries, the keys of
 // their blocks, so that a guess cannot be confirmed, their rows and deltas. Leaf
 // hashes stay: proofs about other entries still verify. Each run of entries that
 // went has its record.
-func (s *Server) Purge(ctx context.Context, now time.Time, r Retention) (Destroyed, error) {
+func (s *Server) purge(ctx context.Context, now time.Time, r Retention) (Destroyed, error) {
 	if r.Persons == 0 {
 		r.Persons = defaultPersons
 	}
@@ -81,42 +81,6 @@ func (s *Server) Purge(ctx context.Context, now time.Time, r Retention) (Destroy
 		return d, fmt.Errorf("past retention: %w", err)
 	}
 	return d, nil
-}
-
-// purgeEvery is how often retention is enforced, the first time soon after the
-// start: a server that is often started anew must not put it off for ever.
-const (
-	purgeEvery = 6 * time.Hour
-	purgeFirst = time.Minute
-)
-
-func (s *Server) purgeLoop(ctx context.Context) error {
-	t := time.NewTimer(purgeFirst)
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-t.C:
-			t.Reset(purgeEvery)
-		}
-		err := s.Republish(ctx) // so that no local change is purged before a snapshot has it
-		var d Destroyed
-		if err == nil {
-			err = s.eraseLate(ctx, time.Now())
-		}
-		if err == nil {
-			d, err = s.Purge(ctx, time.Now(), s.cfg.Retention)
-		}
-		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case err != nil:
-			s.log.Error("retention is not enforced, will try again", "error", err)
-		case d.Entries > 0:
-			s.log.Info("past retention", "destroyed", d.Entries, "partitions", d.Partitions)
-		}
-	}
 }
 
 // destroyWhere destroys the entries whose rows match, some at a time, so that the

@@ -36,7 +36,7 @@ func testPurge(t *testing.T, where string) {
 	register(t, s, d, "")
 	d.want(t, d.send(t, b, 0, 300), 300)
 	d.want(t, d.send(t, b, 300, 560), 560)
-	got, err := s.Purge(ctx, now, Retention{})
+	got, err := s.purge(ctx, now, Retention{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +85,7 @@ func testPurge(t *testing.T, where string) {
 		return nil
 	})
 	// Nothing more to do, and the log goes on.
-	if again, err := s.Purge(ctx, now, Retention{}); err != nil || again.Entries != 0 {
+	if again, err := s.purge(ctx, now, Retention{}); err != nil || again.Entries != 0 {
 		t.Errorf("%+v %v", again, err)
 	}
 	d.want(t, d.send(t, b, 560, 570), 570)
@@ -129,7 +129,7 @@ func testPurge(t *testing.T, where string) {
 	}
 	d.want(t, d.send(t, b, 800, 850), 850)
 	verified()
-	if got, err = s.Purge(ctx, now, Retention{}); err != nil || got.Entries != 50 {
+	if got, err = s.purge(ctx, now, Retention{}); err != nil || got.Entries != 50 {
 		t.Fatalf("%+v %v", got, err)
 	}
 	verified()

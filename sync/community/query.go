@@ -398,7 +398,8 @@ func (s *Server) Devices(ctx context.Context, site string) ([]Device, error) {
 	return out, err
 }
 
-// Alert is something a person should look at: one row for one matter.
+// Alert is something a person should look at: one row for one matter. One without
+// a gate is of the server itself.
 type Alert struct {
 	Site  string `json:"site"`
 	Gate  string `json:"gate"`
@@ -413,6 +414,11 @@ type Alert struct {
 // Alerts lists what a person should look at, the latest first.
 func (s *Server) Alerts(ctx context.Context, site string) ([]Alert, error) {
 	var out []Alert
+	if a, err := s.store.timeAlert(ctx); err != nil {
+		return nil, fmt.Errorf("cannot read the alerts: %w", err)
+	} else if a != nil {
+		out = append(out, *a)
+	}
 	rows, err := s.store.r.QueryContext(ctx, `SELECT g.site, g.name, a.kind, a.about, a.text, a.first, a.last, a.times
 		FROM alert a JOIN gate g ON g.id = a.gate WHERE g.site = $1 OR $1 = '' ORDER BY a.last DESC, g.site, g.name, a.kind`, site)
 	err = each(rows, err, func() error {

@@ -94,7 +94,7 @@ func testRemains(t *testing.T, where string, files func() []string) {
 	if n := len(remains(t, files(), old)); n < 200 {
 		t.Fatalf("only %d of the marks are found before", n)
 	}
-	if got, err := s.Purge(ctx, now, Retention{}); err != nil || got.Entries != 300 {
+	if got, err := s.purge(ctx, now, Retention{}); err != nil || got.Entries != 300 {
 		t.Fatalf("%+v %v", got, err)
 	}
 	delete(old, "actor 30") // begins those of 300 and more

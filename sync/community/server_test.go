@@ -242,3 +242,52 @@ func testRevoked(t *testing.T, where string) {
 		}
 	}
 }
+
+func TestClocksOfGates(t *testing.T) { testClocks(t, filepath.Join(t.TempDir(), "c.db")) }
+
+// A gate's own changes hold in the order of its journal, whatever its clock did; and
+// one whose clock is ahead does not keep others from changing the same pass.
+func testClocks(t *testing.T, where string) {
+	s, b, _ := start(t, where)
+	ctx := context.Background()
+	east, west := newDevice("estate", "east", 7, 1), newDevice("estate", "west", 9, 2)
+	register(t, s, east, "")
+	register(t, s, west, "")
+	if _, err := s.ImportRoster(ctx, "estate", roster(10, 0), ImportOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	say := func(d *device, at time.Time, status string) {
+		t.Helper()
+		d.add(fmt.Sprintf(`{"v":1,"kind":"registry","t":%d,"data":{"pass":14,"status":%q,"at":%d}}`, at.UnixMilli(), status, at.UnixMilli()))
+		d.want(t, d.send(t, b, len(d.lines)-1, len(d.lines)), len(d.lines))
+	}
+	holds := func(what, want string) {
+		t.Helper()
+		l, err := localChanges(ctx, s.store.r, "estate")
+		if err != nil || l[14].status != want {
+			t.Fatalf("%s: %+v %v, want %q", what, l, err, want)
+		}
+	}
+	say(east, now.Add(-time.Hour), "suspended")
+	say(east, now.Add(-2*time.Hour), "")
+	holds("the clock ran back before it was taken back", "")
+	say(west, now.Add(-90*time.Minute), "lost")
+	holds("another gate's earlier change", "")
+	say(east, now.Add(47*time.Hour), "suspended")
+	holds("a clock that is ahead", "suspended")
+	for seen := uint64(0); seen < 2; {
+		p := peers(t, b, west)
+		last := p.Entries[len(p.Entries)-1]
+		var c edge.PassChange
+		if err := wire.Decode(last.Change, &c); err != nil {
+			t.Fatal(err)
+		}
+		if c.At > time.Now().UnixMilli() {
+			t.Errorf("peers are told of %s", time.UnixMilli(c.At))
+		}
+		seen = last.Seq
+	}
+	say(west, time.Now().Add(time.Second), "lost")
+	holds("a change that came after the one from the future", "lost")
+}

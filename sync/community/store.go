@@ -16,6 +16,7 @@ import (
 
 	"gatehouse/edge"
 	"gatehouse/edge/sqlite"
+	"gatehouse/sync/wire"
 )
 
 //go:embed migrations
@@ -229,9 +230,16 @@ func (s *store) add(ctx context.Context, now int64, adds []*addition) error {
 				c := &a.cols[i]
 				d := deltaRow{log: n.id, seq: a.first + uint64(i), at: c.time, deltas: string(c.deltas)}
 				if string(c.kind) == string(edge.KindRegistry) && c.data != nil {
-					d.change = string(c.data)
-					if err := noteChange(ctx, tx, n, d.seq, c.data); err != nil {
-						return fmt.Errorf("cannot note a local change of %s: %w", n.name(), err)
+					// What this version does not know is not relayed.
+					if x, ok := changed(c.data, now); ok {
+						if err := noteChange(ctx, tx, n, d.seq, x); err != nil {
+							return fmt.Errorf("cannot note a local change of %s: %w", n.name(), err)
+						}
+						text, err := wire.Encode(x)
+						if err != nil {
+							return err
+						}
+						d.change = string(text)
 					}
 				}
 				if d.deltas != "" || d.change != "" {

@@ -99,16 +99,19 @@ func (b *base) erase() *cobra.Command {
 
 func (b *base) purge() *cobra.Command {
 	var r community.Retention
+	var right bool
 	c := &cobra.Command{
 		Use:   "purge",
 		Short: "Destroy what is past its retention now; run does it every six hours",
-		Args:  cobra.NoArgs,
+		Long: `purge destroys what is past its retention. When this machine's clock is further
+ahead than the time that can have passed since the last purge, nothing is
+destroyed, by run neither, and "communityd alerts" says so: look at the clock. If
+it is right, because the machine was off for days, the gates with a synchronized
+clock say so within minutes; without such, say it with --time-is-right.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return b.with(cmd, func(ctx context.Context, s *community.Server, out io.Writer) error {
-				if err := s.Republish(ctx); err != nil {
-					return err
-				}
-				d, err := s.Purge(ctx, time.Now(), r)
+				d, err := s.Enforce(ctx, r, right)
 				if err != nil {
 					return err
 				}
@@ -118,6 +121,7 @@ func (b *base) purge() *cobra.Command {
 		},
 	}
 	retentionFlags(c, &r)
+	c.Flags().BoolVar(&right, "time-is-right", false, "the clock was looked at, and is right")
 	return c
 }
 

@@ -192,7 +192,11 @@ func (b *base) alerts() *cobra.Command {
 				w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 				fmt.Fprintln(w, "LAST\tTIMES\tGATE\tKIND\tABOUT\tTEXT")
 				for _, a := range as {
-					fmt.Fprintf(w, "%s\t%d\t%s/%s\t%s\t%s\t%s\n", stamp(a.Last), a.Times, a.Site, a.Gate, a.Kind, a.About, a.Text)
+					who := "the server"
+					if a.Gate != "" {
+						who = a.Site + "/" + a.Gate
+					}
+					fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\n", stamp(a.Last), a.Times, who, a.Kind, a.About, a.Text)
 				}
 				return w.Flush()
 			})
