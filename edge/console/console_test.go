@@ -637,22 +637,43 @@ func TestPieces(t *testing.T) {
 	}
 }
 
+// The rules stand where they hold and by whom they are for, in plain words, with who
+// ordered them, until when, and what is still to come.
 func TestRules(t *testing.T) {
 	c := newConsole(t, newStreet())
+	zone := c.cfg.Location
 	c.deps.Rules = func() Rules {
-		return Rules{Title: "封闭管理", Hash: "sha256:0123456789abcdef", List: []Rule{
-			{ID: "quota", Title: "x", Outcome: edge.Deny, Direction: "out", Category: "resident", By: "街道防疫办", Basis: "2022-17", Until: time.Unix(1650000000, 0)},
-			{ID: "own.rule", Title: "The site's own words", Outcome: edge.Refer},
-			{ID: "protect.medical", Kind: "protect", Outcome: edge.Refer}}}
+		return Rules{Title: "封闭管理", Hash: "sha256:0123456789abcdef", Threshold: 37.3, Otherwise: edge.Refer,
+			Areas: []Area{{Code: "north", Name: "北院", Tier: edge.TierLockdown, Days: 3}, {Code: "south", Name: "南院", Tier: edge.TierNormal}},
+			List: []Rule{
+				{ID: "protect.medical", Kind: "protect", Outcome: edge.Admit, Policy: "市里的规则", Conditional: true},
+				{ID: "quota", Title: "x", Outcome: edge.Deny, Direction: "out", Category: "resident", By: "街道防疫办", Basis: "2022-17", Until: time.Date(2026, 11, 29, 0, 0, 0, 0, zone), Days: true},
+				{ID: "own.rule", Title: "The site's own <b>words</b>", Outcome: edge.Refer, NotCategory: "resident", Hours: &Hours{22*60 + 30, 6*60 + 30, []int{5, 6}}, From: time.Date(2026, 12, 1, 8, 0, 0, 0, zone), Coming: true},
+				{ID: "x.north", Reason: "tier.lockdown", Outcome: edge.Deny, Tier: edge.TierLockdown},
+				{ID: "x.control", Reason: "tier.control", Outcome: edge.Deny, Tier: edge.TierControl, Level: edge.LevelEstate},
+				{ID: "x.south", Title: "Only in the south", Outcome: edge.Admit, Area: "south", Hours: &Hours{480, 1080, []int{1, 2, 3, 4, 5, 6, 7}}}}}
 	}
-	body := c.request("GET", "/rules", nil, "").Body.String()
-	at := -1
-	for _, want := range []string{"封闭管理", "sha256:0123456789abcdef", "紧急就医，不得拒绝", "该户这两天已经外出过", "出 · 居民", "街道防疫办", "2022-17", "2022年4月15日", "The site&#39;s own words"} {
-		i := strings.Index(body, want)
-		if i < 0 || i < at {
-			t.Errorf("%q at %d, after %d", want, i, at)
+	for lang, wants := range map[string][]string{
+		"zh-Hans": {"封闭管理", "37.3 ℃ 视为偏高", "所有区域", "所有人", "必须放行，任何规则不得阻拦", "紧急就医，不得拒绝", "视具体情况", "没有截止日期", "市里的规则", "居民", "不予通行", "该户这两天已经外出过", "外出时", "街道防疫办", "2022-17", "有效至 2026年11月28日",
+			"除居民以外的人", "由值班员处理", "The site&#39;s own &lt;b&gt;words&lt;/b&gt;", "周五、周六 22:30–06:30", "2026年12月1日 08:00 起",
+			"北院", "封控区 · 已持续 3 天", "封控区，足不出户", "南院", "Only in the south", "每天 08:00–18:00", "管控区（此处现在没有）", "管控区，人不出区", "小区门", "没有规则提到的人：由值班员处理", "sha256:0123456789abcdef"},
+		"en": {"A temperature of 37.3 °C", "All areas", "Everybody", "Always admitted, whatever other rules say:", "Not admitted:", "going out", "until 28 Nov 2026", "Everybody but: resident", "Fri, Sat 22:30–06:30", "from 1 Dec 2026, 08:00 on", "北院", "for 3 days", "Only in the south", "control (none here now)", "goes to the guard"},
+	} {
+		body := c.request("GET", "/rules", nil, "lang="+lang).Body.String()
+		_, body, _ = strings.Cut(body, "<main>")
+		for _, want := range wants {
+			_, rest, ok := strings.Cut(body, want)
+			if !ok {
+				t.Errorf("%s: %q is not where it should be", lang, want)
+				continue
+			}
+			body = rest
 		}
-		at = max(at, i)
+	}
+	// Without any policy the page still stands.
+	c.deps.Rules = nil
+	if w := c.request("GET", "/rules", nil, ""); w.Code != http.StatusOK || !strings.Contains(w.Body.String(), "没有另外的规则") {
+		t.Errorf("%d", w.Code)
 	}
 }
 

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"golang.org/x/text/collate"
 	"golang.org/x/text/language"
@@ -174,62 +173,6 @@ func (c *Console) changePass(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	c.showPasses(w, r, c.say(r, message))
-}
-
-// Rules are the policy in force, for everybody on the gate's network.
-type Rules struct {
-	Title, Hash string
-	List        []Rule
-}
-
-// Rule is one of them: what it orders, where, on whose word, until when.
-type Rule struct {
-	ID, Title, Kind           string // Kind is "protect" for what may never be refused
-	Outcome                   edge.Outcome
-	Area, Category, Direction string // empty = all
-	Slot                      string // daily hours, empty = always
-	By, Basis                 string // who ordered it, and on what ground
-	Until                     time.Time
-}
-
-// rules shows what is in force in plain words, protections first.
-func (c *Console) rules(w http.ResponseWriter, r *http.Request) {
-	p := c.deps.Text.For(c.lang(r))
-	type row struct {
-		Rule
-		What, Where, End string
-		Protect          bool
-	}
-	var in Rules
-	if c.deps.Rules != nil {
-		in = c.deps.Rules()
-	}
-	var protect, others []row
-	for _, x := range in.List {
-		v := row{Rule: x, Protect: x.Kind == "protect", What: p.T("outcome." + string(x.Outcome))}
-		// The sentence of the reason, where there is one; else the policy's own title.
-		if p.Has("reason." + x.ID) {
-			v.Title = p.T("reason." + x.ID)
-		}
-		direction := ""
-		if x.Direction != "" {
-			direction = word(p, "direction.", x.Direction)
-		}
-		category := ""
-		if x.Category != "" {
-			category = word(p, "category.", x.Category)
-		}
-		v.Where = strings.Join(clean(x.Area, direction, category, x.Slot), " · ")
-		if !x.Until.IsZero() {
-			v.End = p.Moment(x.Until.In(c.cfg.Location))
-		}
-		if v.Protect {
-			protect = append(protect, v)
-		} else {
-			others = append(others, v)
-		}
-	}
-	c.render(w, r, "rules.html", map[string]any{"Rules": in, "List": append(protect, others...)})
 }
 
 func (c *Console) laneView(name string) (edge.LaneView, bool) {

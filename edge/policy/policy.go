@@ -77,10 +77,7 @@ func (a Authority) String() string {
 // still not before its floor: what has ended by then has ended, and what has not
 // is taken to have begun, or a lost card would pass whenever the clock is unset.
 func (a Authority) in(t edge.TimeFacts) bool {
-	ms := t.Stamp.Time
-	if a.wall {
-		ms += int64(t.Stamp.Offset) * 60_000
-	}
+	ms := a.wallTime(t)
 	return (a.From == 0 || ms >= a.From || !t.Trusted) && (a.Until == 0 || ms < a.Until)
 }
 
@@ -172,7 +169,7 @@ type Rule struct {
 	Slot            string
 }
 
-// Rules lists the rules in the order of the file.
+// Rules lists the rules of this layer in the order of the file.
 func (p *Policy) Rules() []Rule {
 	out := make([]Rule, len(p.rules))
 	for i, r := range p.rules {

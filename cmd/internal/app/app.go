@@ -364,21 +364,6 @@ func (a *App) recordBy(ctx context.Context, k edge.Kind, actor string, data any)
 	return edge.EntryRef{Gate: a.cfg.Gate, Epoch: a.Journal.Epoch(), Seq: seq}, err
 }
 
-// rules is the policy in force, for people.
-func (a *App) rules() console.Rules {
-	p := a.Policies.Current()
-	out := console.Rules{Title: p.Title(), Hash: p.Hash()}
-	for _, r := range p.Rules() {
-		x := console.Rule{ID: r.ID, Title: r.Title, Kind: r.Kind, Outcome: r.Outcome, Area: r.Area, Category: r.Category, Direction: string(r.Direction),
-			Slot: r.Slot, By: r.Authority.By, Basis: r.Authority.Basis}
-		if r.Authority.Until != 0 {
-			x.Until = time.UnixMilli(r.Authority.Until)
-		}
-		out.List = append(out.List, x)
-	}
-	return out
-}
-
 // Run runs the gate until ctx is done or a part fails, and stops it in order.
 func (a *App) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, a.leaveFolder()) }()

@@ -23,18 +23,19 @@ import (
 
 // Gate is the whole of gate.yaml.
 type Gate struct {
-	Community string     `yaml:"community"` // name of the community server's realm, part of every log's origin
-	Site      string     `yaml:"site"`
-	Gate      string     `yaml:"gate"` // unique in its site
-	Name      string     `yaml:"name"` // for people; the gate's id when empty
-	Level     edge.Level `yaml:"level"`
-	Area      string     `yaml:"area"`
-	Timezone  string     `yaml:"timezone"` // IANA name
-	Language  string     `yaml:"language"` // of the site: BCP 47
-	State     string     `yaml:"state"`    // folder of the databases and keys
-	Policy    string     `yaml:"policy"`   // file in force until the server sends one
-	Superior  []string   `yaml:"superior"` // policies above it, the highest first
-	Keys      Keys       `yaml:"keys"`
+	Community string            `yaml:"community"` // name of the community server's realm, part of every log's origin
+	Site      string            `yaml:"site"`
+	Gate      string            `yaml:"gate"` // unique in its site
+	Name      string            `yaml:"name"` // for people; the gate's id when empty
+	Level     edge.Level        `yaml:"level"`
+	Area      string            `yaml:"area"`
+	Areas     map[string]string `yaml:"areas"`    // what areas are called, for people
+	Timezone  string            `yaml:"timezone"` // IANA name
+	Language  string            `yaml:"language"` // of the site: BCP 47
+	State     string            `yaml:"state"`    // folder of the databases and keys
+	Policy    string            `yaml:"policy"`   // file in force until the server sends one
+	Superior  []string          `yaml:"superior"` // policies above it, the highest first
+	Keys      Keys              `yaml:"keys"`
 
 	Sync    Sync    `yaml:"sync"`
 	Console Console `yaml:"console"`
