@@ -654,7 +654,7 @@ func TestRules(t *testing.T) {
 				{ID: "x.south", Title: "Only in the south", Outcome: edge.Admit, Area: "south", Hours: &Hours{480, 1080, []int{1, 2, 3, 4, 5, 6, 7}}}}}
 	}
 	for lang, wants := range map[string][]string{
-		"zh-Hans": {"封闭管理", "37.3 ℃ 视为偏高", "所有区域", "所有人", "必须放行，任何规则不得阻拦", "紧急就医，不得拒绝", "视具体情况", "没有截止日期", "市里的规则", "居民", "不予通行", "该户这两天已经外出过", "外出时", "街道防疫办", "2022-17", "有效至 2026年11月28日",
+		"zh-Hans": {"封闭管理", "37.3 ℃ 视为偏高", "所有区域", "所有人", "必须放行，任何规则不得阻拦", "紧急就医，不得拒绝", "视具体情况", "没有截止日期 · 市里的规则 · protect.medical", "居民", "不予通行", "该户这两天已经外出过", "外出时", "依据： 街道防疫办 · 2022-17 · 有效至 2026年11月28日 · quota",
 			"除居民以外的人", "由值班员处理", "The site&#39;s own &lt;b&gt;words&lt;/b&gt;", "周五、周六 22:30–06:30", "2026年12月1日 08:00 起",
 			"北院", "封控区 · 已持续 3 天", "封控区，足不出户", "南院", "Only in the south", "每天 08:00–18:00", "管控区（此处现在没有）", "管控区，人不出区", "小区门", "没有规则提到的人：由值班员处理", "sha256:0123456789abcdef"},
 		"en": {"A temperature of 37.3 °C", "All areas", "Everybody", "Always admitted, whatever other rules say:", "Not admitted:", "going out", "until 28 Nov 2026", "Everybody but: resident", "Fri, Sat 22:30–06:30", "from 1 Dec 2026, 08:00 on", "北院", "for 3 days", "Only in the south", "control (none here now)", "goes to the guard"},

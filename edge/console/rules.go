@@ -56,8 +56,8 @@ type Hours struct {
 type ruleRow struct {
 	ID, Title, What, Class string
 	Where                  []string
-	By, Basis, Policy      string
-	From, Until            string
+	Order                  string // who ordered it, on what basis, from when, until when
+	From                   string
 	Coming                 bool
 }
 
@@ -142,7 +142,7 @@ func forWhom(p *text.Printer, x Rule) string {
 }
 
 func (c *Console) ruleRow(p *text.Printer, x Rule) ruleRow {
-	v := ruleRow{ID: x.ID, Title: x.Title, What: p.T("rules.what." + string(x.Outcome)), Class: string(x.Outcome), By: x.By, Basis: x.Basis, Policy: x.Policy, Coming: x.Coming}
+	v := ruleRow{ID: x.ID, Title: x.Title, What: p.T("rules.what." + string(x.Outcome)), Class: string(x.Outcome), Coming: x.Coming}
 	if x.Kind == "protect" {
 		v.What, v.Class = p.T("rules.protect."+string(x.Outcome)), "protect"
 	}
@@ -182,7 +182,18 @@ func (c *Console) ruleRow(p *text.Printer, x Rule) ruleRow {
 		}
 		return p.Moment(t.In(c.cfg.Location))
 	}
-	v.From, v.Until = when(x.From, 0), when(x.Until, time.Millisecond)
+	v.From = when(x.From, 0)
+	by, from, until := x.By, "", p.T("rules.open")
+	if by != "" {
+		by = p.T("console.authority") + " " + by
+	}
+	if v.From != "" && !x.Coming {
+		from = p.T("rules.from", "From", v.From)
+	}
+	if !x.Until.IsZero() {
+		until = p.T("rules.until", "Until", when(x.Until, time.Millisecond))
+	}
+	v.Order = strings.Join(clean(by, x.Basis, from, until, x.Policy, x.ID), " · ")
 	return v
 }
 
