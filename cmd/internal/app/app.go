@@ -176,11 +176,14 @@ func Build(ctx context.Context, cfg *config.Gate, o Options) (_ *App, err error)
 
 // siteKeys reads the site's key, or makes one for a gate that has none yet.
 func siteKeys(cfg *config.Gate) ([]edge.CredentialKey, error) {
-	path := cfg.Keys.Site
-	if path == "" {
-		path = filepath.Join(cfg.State, "keys", "site.key")
+	return SiteKeys(siteKeyFile(cfg), true)
+}
+
+func siteKeyFile(cfg *config.Gate) string {
+	if cfg.Keys.Site != "" {
+		return cfg.Keys.Site
 	}
-	return SiteKeys(path, true)
+	return cfg.KeyFile(config.FileSite)
 }
 
 // OpenRegistry opens a gate's registry, for the daemon and for the operator's

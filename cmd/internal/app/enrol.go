@@ -75,9 +75,10 @@ func tlsKey(cfg *config.Gate) (*ecdsa.PrivateKey, error) {
 }
 
 // Install puts what an approval holds where the daemon finds it. The certificate
-// and its key are one file, and what names the rest comes last: after a power cut
-// the device is enrolled or it is not.
-func Install(cfg *config.Gate, a *wire.Approval) error {
+// and its key are one file, and come after all that may fail for want of rights;
+// what names the rest comes last: after a power cut the device is enrolled or it is
+// not, and has its former certificate or the next.
+func Install(cfg *config.Gate, a *wire.Approval, log *slog.Logger) error {
 	if _, err := parseTrust("approval", []byte(a.Trust)); err != nil {
 		return err
 	}
@@ -96,15 +97,22 @@ func Install(cfg *config.Gate, a *wire.Approval) error {
 	if _, err := tls.X509KeyPair(both, both); err != nil {
 		return fmt.Errorf("the approval is for another request of this device: ask again: %w", err)
 	}
-	files := []struct{ path, text string }{
-		{cfg.KeyFile(config.FileTrust), a.Trust}, {cfg.KeyFile(config.FileCA), a.CA}, {cfg.KeyFile(config.FileTLS), string(both)}}
+	type file struct{ path, text string }
+	var files []file
 	if a.SiteKey != "" {
-		path := cfg.Keys.Site
-		if path == "" {
-			path = cfg.KeyFile(config.FileSite)
+		path := siteKeyFile(cfg)
+		switch same, err := sameSiteKeys(path, a.SiteKey); {
+		case err != nil:
+			return err
+		case same:
+		case config.HandedIn(path):
+			// Root's file, of which the daemon has a copy: root's command writes it.
+			log.Warn("the community server has another site key than this gate", "hint", "as root: gatehouse enroll, then: systemctl restart gatehouse")
+		default:
+			files = append(files, file{path, a.SiteKey})
 		}
-		files = append(files, struct{ path, text string }{path, a.SiteKey})
 	}
+	files = append(files, file{cfg.KeyFile(config.FileTrust), a.Trust}, file{cfg.KeyFile(config.FileCA), a.CA}, file{cfg.KeyFile(config.FileTLS), string(both)})
 	for _, f := range files {
 		if err := config.WriteKey(f.path, []byte(f.text)); err != nil {
 			return fmt.Errorf("cannot keep what the server has sent: %w", err)
@@ -129,7 +137,8 @@ type Asker struct {
 	Log    *slog.Logger
 }
 
-// Ask asks until there is an answer or ctx is done, and installs it.
+// Ask asks until there is an answer or ctx is done, and installs it. An answer that
+// cannot be installed comes with the error.
 func (k Asker) Ask(ctx context.Context) (*enrol.Answer, error) {
 	q, err := EnrolRequest(k.Config, k.ID)
 	if err != nil {
@@ -164,7 +173,7 @@ func (k Asker) Ask(ctx context.Context) (*enrol.Answer, error) {
 	if err != nil {
 		return nil, errors.Join(err, lost)
 	}
-	return a, Install(k.Config, a.Approval)
+	return a, Install(k.Config, a.Approval, k.Log)
 }
 
 // Pace is how patiently certificates are renewed. The zero value is the usual one.
@@ -242,11 +251,13 @@ func (l *link) renewNow(ctx context.Context) error {
 	}
 	got, err := Asker{Config: a.cfg, ID: a.Identity, Server: a.cfg.Enrolled.Server, Keys: keys, CA: a.cfg.Sync.CA, Floor: a.Clock.Floor, Log: a.log.With("part", "enrol"),
 		Says: func(s string) { a.log.Warn("the community server says to this device", "says", s) }}.Ask(ctx)
+	if got != nil {
+		// A signed word about the time, in answer to a nonce, whatever became of the rest.
+		a.Clock.SetServer(time.UnixMilli(got.Time).Add(got.Took / 2))
+	}
 	if err != nil {
 		return err
 	}
-	// A signed word about the time, in answer to a nonce.
-	a.Clock.SetServer(time.UnixMilli(got.Time).Add(got.Took / 2))
 	a.log.Info("a new certificate", "server", a.cfg.Enrolled.Server)
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -35,6 +36,10 @@ func SiteKeys(path string, make bool) ([]edge.CredentialKey, error) {
 	if st, err := os.Stat(path); err == nil && st.Mode().Perm()&0o077 != 0 && !config.HandedIn(path) {
 		return nil, fmt.Errorf("the site key %s can be read by others (mode %o): chmod 600 %s", path, st.Mode().Perm(), path)
 	}
+	return parseSiteKeys(path, src)
+}
+
+func parseSiteKeys(path string, src []byte) ([]edge.CredentialKey, error) {
 	var keys []edge.CredentialKey
 	sc := bufio.NewScanner(bytes.NewReader(src))
 	for n := 1; sc.Scan(); n++ {
@@ -57,6 +62,21 @@ func SiteKeys(path string, make bool) ([]edge.CredentialKey, error) {
 		return nil, fmt.Errorf("%s: holds no key", path)
 	}
 	return keys, nil
+}
+
+// sameSiteKeys reports whether a file holds the very keys of a text, whatever its
+// comments. A file that is not there, or damaged, does not; text has to be good.
+func sameSiteKeys(path, text string) (bool, error) {
+	want, err := parseSiteKeys("the server's site key", []byte(text))
+	if err != nil {
+		return false, err
+	}
+	src, err := os.ReadFile(path)
+	if err != nil {
+		return false, nil
+	}
+	have, err := parseSiteKeys(path, src)
+	return err == nil && slices.Equal(have, want), nil
 }
 
 func writeSiteKey(path string) error {

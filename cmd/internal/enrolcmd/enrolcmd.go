@@ -96,7 +96,7 @@ func (o *options) run(ctx context.Context, out, errOut io.Writer) error {
 	}
 	switch {
 	case o.approval != "":
-		return o.install(cfg, id, out)
+		return o.install(cfg, id, out, errOut)
 	case o.request != "":
 		return o.write(cfg, id, out)
 	}
@@ -220,7 +220,7 @@ func (o *options) write(cfg *config.Gate, id *identity.Identity, out io.Writer) 
 }
 
 // install is the second half.
-func (o *options) install(cfg *config.Gate, id *identity.Identity, out io.Writer) error {
+func (o *options) install(cfg *config.Gate, id *identity.Identity, out, errOut io.Writer) error {
 	src, err := os.ReadFile(o.approval)
 	if err != nil {
 		return fmt.Errorf("cannot read the approval: %w", err)
@@ -242,7 +242,7 @@ func (o *options) install(cfg *config.Gate, id *identity.Identity, out io.Writer
 	if err != nil {
 		return err
 	}
-	if err := app.Install(cfg, a); err != nil {
+	if err := app.Install(cfg, a, slog.New(slog.NewTextHandler(errOut, nil))); err != nil {
 		return err
 	}
 	keys, err := app.ReadTrust(cfg.KeyFile(config.FileTrust))
