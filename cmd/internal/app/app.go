@@ -176,7 +176,11 @@ func Build(ctx context.Context, cfg *config.Gate, o Options) (_ *App, err error)
 
 // siteKeys reads the site's key, or makes one for a gate that has none yet.
 func siteKeys(cfg *config.Gate) ([]edge.CredentialKey, error) {
-	return SiteKeys(siteKeyFile(cfg), true)
+	path := siteKeyFile(cfg)
+	if cfg.Withheld(path) {
+		return nil, fmt.Errorf("there is no site key %s, or it came after the service's start: as root, \"gatehouse enroll\" brings the site's, and \"gatehouse check\" makes one for a gate on its own; then: systemctl restart gatehouse", path)
+	}
+	return SiteKeys(path, true)
 }
 
 func siteKeyFile(cfg *config.Gate) string {

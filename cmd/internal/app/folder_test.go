@@ -108,6 +108,17 @@ func TestWrongStarts(t *testing.T) {
 			}
 			return func() error { return os.WriteFile(conf, b, 0o600) }
 		}, []string{"gate.yaml:"}},
+		{"a site key that the service was not handed", func(t *testing.T, conf, _ string) func() error {
+			b, err := os.ReadFile(conf)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(conf, append(b, "keys: {site: keys/site.key}\n"...), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			t.Setenv("CREDENTIALS_DIRECTORY", t.TempDir())
+			return func() error { return errors.Join(os.Unsetenv("CREDENTIALS_DIRECTORY"), os.WriteFile(conf, b, 0o600)) }
+		}, []string{"no site key", "keys/site.key", "gatehouse enroll", "systemctl restart gatehouse"}},
 		{"a key file that is missing", func(t *testing.T, conf, _ string) func() error {
 			b, err := os.ReadFile(conf)
 			if err != nil {

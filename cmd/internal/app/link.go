@@ -34,6 +34,9 @@ func newLink(a *App) (*link, error) {
 	c := a.cfg.Sync
 	trust, err := ReadTrust(c.Trust)
 	if err != nil {
+		if own := a.cfg.MayEnrol(); own != nil && a.cfg.Enrolled != nil {
+			err = fmt.Errorf("%w; this gate is enrolled, but %w", err, own)
+		}
 		return nil, err
 	}
 	keys := func() []wire.ServerKey { return trust }
@@ -95,7 +98,7 @@ func (l *link) run(ctx context.Context) error {
 	g.Go(func() error { return l.client.Run(ctx) })
 	g.Go(func() error { return l.up.Run(ctx) })
 	g.Go(func() error { return l.down.Run(ctx) })
-	if e := l.app.cfg.Enrolled; e != nil && e.Server != "" {
+	if e := l.app.cfg.Enrolled; e != nil && e.Server != "" && l.app.cfg.MayEnrol() == nil {
 		g.Go(func() error { return l.renew(ctx) })
 	}
 	return g.Wait()

@@ -51,6 +51,7 @@ type Gate struct {
 
 	Location *time.Location `yaml:"-"`
 	Enrolled *Enrolled      `yaml:"-"` // nil = the community server has not approved this device
+	ownSync  bool           // gate.yaml itself names the server
 	file     string
 }
 
@@ -221,6 +222,7 @@ func Parse(path string, src []byte) (*Gate, error) {
 	for _, p := range []*string{&g.State, &g.Keys.Site, &g.Sync.Password, &g.Sync.CA, &g.Sync.Cert, &g.Sync.Key, &g.Sync.Trust, &g.Console.Cert, &g.Console.Key, &g.Console.Tips, &g.Console.FirstCode, &g.Keys.Inspectors} {
 		*p = g.credential(g.abs(*p))
 	}
+	g.ownSync = g.Sync.URL != ""
 	g.checkSync(root.At("sync"), &errs)
 	g.checkDisplay(root.At("console"), &errs)
 	g.checkConsole(root.At("console"), &errs)

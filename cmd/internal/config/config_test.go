@@ -1,6 +1,7 @@
 package config
 
 import (
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +11,10 @@ import (
 )
 
 func TestSamplesLoad(t *testing.T) {
+	page, err := firmwareconfig.Samples.ReadFile("first-gate.md")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, name := range []string{"gate.yaml", "gate-no-hardware.yaml"} {
 		src, err := firmwareconfig.Samples.ReadFile(name)
 		if err != nil {
@@ -22,6 +27,15 @@ func TestSamplesLoad(t *testing.T) {
 		}
 		if g.Policy != "/etc/gatehouse/policies/closed-estate.yaml" {
 			t.Errorf("%s: policy is at %s", name, g.Policy)
+		}
+		// The page that a newcomer follows: enrolling brings the server, and the console
+		// is where it says.
+		if err := g.MayEnrol(); err != nil || g.Sync.URL != "" {
+			t.Errorf("%s: %v, sync.url %q", name, err, g.Sync.URL)
+		}
+		host, port, err := net.SplitHostPort(g.Console.Listen)
+		if at := "https://GATE:" + port + "/"; err != nil || host != "" || !strings.Contains(string(page), at) {
+			t.Errorf("%s: the console listens on %s, and the page does not say %s", name, g.Console.Listen, at)
 		}
 		if l := g.Lanes[0]; l.Measure != 8*time.Second || l.OnTimeout["resident"] != edge.Refer || l.OnTimeout["default"] != edge.Deny {
 			t.Errorf("%s: defaults of the first lane: %+v", name, l)
@@ -42,6 +56,28 @@ lanes:
 func TestGood(t *testing.T) {
 	if _, err := Parse("g.yaml", []byte(good)); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A server that gate.yaml names goes before the one of an enrolment: then there is
+// no sense in enrolling, unless its certificate is the enrolment's.
+func TestMayEnrol(t *testing.T) {
+	for sync, may := range map[string]bool{
+		"":                    true,
+		"sync: {window: 2}\n": true,
+		"sync: {url: 'mqtts://b:8883', trust: keys/trust.txt}\n":                                                                            false,
+		"sync: {url: 'mqtts://b:8883', trust: t, ca: c, cert: keys/gate.pem, key: keys/gate.key}\n":                                         false,
+		"state: /s\nsync: {url: 'mqtts://b:8883', trust: /s/keys/trust, ca: /s/keys/ca.pem, cert: /s/keys/tls.pem, key: /s/keys/tls.pem}\n": true,
+	} {
+		g, err := Parse("g.yaml", []byte(good+sync))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := g.MayEnrol(); (err == nil) != may {
+			t.Errorf("%q: %v", sync, err)
+		} else if err != nil && (!strings.Contains(err.Error(), "g.yaml") || !strings.Contains(err.Error(), "sync.url")) {
+			t.Errorf("%q: %v does not say what to do", sync, err)
+		}
 	}
 }
 

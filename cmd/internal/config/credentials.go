@@ -24,6 +24,12 @@ func (g *Gate) credential(path string) string {
 	return copied
 }
 
+// Withheld reports whether a secret is one of those that a service's manager hands
+// in, and it has not: root has no file of this name.
+func (g *Gate) Withheld(path string) bool {
+	return os.Getenv("CREDENTIALS_DIRECTORY") != "" && filepath.Dir(path) == filepath.Join(filepath.Dir(g.file), keysBeside)
+}
+
 // HandedIn reports whether a file is a copy that the service's manager made: who may
 // read it was its business, and its mode says nothing.
 func HandedIn(path string) bool {

@@ -39,6 +39,15 @@ const (
 	FileSite  = "site.key"
 )
 
+// MayEnrol returns an error where gate.yaml names a server and keys of its own: they
+// go before what an enrolment brings, which would be in vain.
+func (g *Gate) MayEnrol() error {
+	if !g.ownSync || g.Sync.Cert == g.KeyFile(FileTLS) {
+		return nil
+	}
+	return fmt.Errorf("%s names a community server and keys of its own (sync.url), which go before those of an enrolment: remove url, ca, cert, key and trust from its sync section", g.file)
+}
+
 // readEnrolled takes over what the gate was told at its enrolment.
 func (g *Gate) readEnrolled() error {
 	src, err := os.ReadFile(g.KeyFile(enrolledFile))

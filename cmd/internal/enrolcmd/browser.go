@@ -328,6 +328,9 @@ func (p *page) prepare(text string) (*config.Gate, *identity.Identity, wire.Invi
 	if err != nil {
 		return nil, nil, none, err
 	}
+	if err := cfg.MayEnrol(); err != nil {
+		return nil, nil, none, err
+	}
 	inv, err := Invitation(cfg, text)
 	if err != nil {
 		return nil, nil, none, err

@@ -82,6 +82,9 @@ func (o *options) run(ctx context.Context, out, errOut io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if err := cfg.MayEnrol(); err != nil {
+		return err
+	}
 	if o.newKeys {
 		if err := forget(cfg); err != nil {
 			return err

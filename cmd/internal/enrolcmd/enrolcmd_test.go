@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -299,6 +300,28 @@ func (e *estate) join(t *testing.T, conf, verb string, args ...string) (code, ou
 		t.Fatalf("%v\n%s", err, said)
 	}
 	return code, said.String()
+}
+
+// A server that gate.yaml names itself goes first: enrolling says so, and changes
+// nothing.
+func TestOwnServerIsNoEnrolment(t *testing.T) {
+	conf := gateFolder(t, "east")
+	f, err := os.OpenFile(conf, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.WriteString("sync: {url: 'mqtts://b:8883', trust: keys/trust.txt}\n")
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"gatehouse://127.0.0.1:1/lakeside/north?pin=0000-0000"}, {"--request", filepath.Join(filepath.Dir(conf), "request.json")}, {"--new-keys"}} {
+		if err := enroll(t.Context(), io.Discard, conf, args...); err == nil || !strings.Contains(err.Error(), "remove url, ca, cert, key and trust") {
+			t.Errorf("%q: %v", args, err)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(filepath.Dir(conf), "state")); err == nil {
+		t.Error("something was made")
+	}
 }
 
 // running is a gate's daemon.

@@ -69,6 +69,9 @@ func check(ctx context.Context, r *report, path string) {
 	if st, err := os.Stat(cfg.State); err == nil && st.Mode().Perm()&0o077 != 0 {
 		r.fail("state folder", fmt.Errorf("%s can be read by others (mode %o): chmod 700 %s", cfg.State, st.Mode().Perm(), cfg.State))
 	}
+	if err := cfg.MayEnrol(); err != nil && cfg.Enrolled != nil {
+		r.warn("enrolment", "%v", err)
+	}
 	listen := cfg.Console.Listen
 	cfg.Console.Listen = ""
 	a, err := app.Build(ctx, cfg, app.Options{Version: version.String(), Build: version.Built(), Beside: true, Log: slog.New(slog.DiscardHandler)})
