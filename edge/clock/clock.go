@@ -40,6 +40,7 @@ type Options struct {
 	// for machines with a clock battery that somebody has set.
 	TrustSystem bool
 	Source      Source // nil = the machine's own
+	Note        string // file of Watch, for a process that may not ask the kernel; "" = none
 	Log         *slog.Logger
 }
 
@@ -103,7 +104,7 @@ func New(o Options) (*Clock, error) {
 		o.Location = time.UTC
 	}
 	if o.Source == nil {
-		o.Source = machine{}
+		o.Source = machine{o.Note}
 	}
 	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
@@ -149,8 +150,9 @@ func (c *Clock) Seen(s edge.Stamp) {
 	}
 }
 
-// machine is the clocks of the machine that this program runs on.
-type machine struct{}
+// machine is the clocks of the machine that this program runs on. Where it may not
+// ask the kernel whether NTP disciplines them, a watcher's note says so.
+type machine struct{ note string }
 
 func (machine) Wall() time.Time { return time.Now() }
 
@@ -162,11 +164,25 @@ func (machine) Mono() int64 {
 	return ts.Nano() / 1e6
 }
 
-// Synced reads adjtimex(2).
-func (machine) Synced() bool {
-	var tx unix.Timex
-	state, err := unix.Adjtimex(&tx)
-	return err == nil && state != unix.TIME_ERROR && tx.Status&unix.STA_UNSYNC == 0
+// Synced asks the kernel, or reads the note.
+func (m machine) Synced() bool {
+	synced, err := kernelSynced()
+	if err != nil {
+		synced, err = readNote(m.note, m.Mono())
+	}
+	return err == nil && synced
+}
+
+// Unseen says why it cannot be seen whether NTP disciplines the clock; nil = it can.
+func (m machine) Unseen() error {
+	_, err := kernelSynced()
+	if err == nil {
+		return nil
+	}
+	if _, nerr := readNote(m.note, m.Mono()); nerr != nil {
+		return fmt.Errorf("adjtimex: %w; the watcher's note: %w", err, nerr)
+	}
+	return nil
 }
 
 // Now reads the clocks.
@@ -217,6 +233,14 @@ func (c *Clock) Now() edge.Stamp {
 	_, off := time.UnixMilli(s.Time).In(c.o.Location).Zone()
 	s.Offset = off / 60
 	return s
+}
+
+// Unseen says why it cannot be seen whether NTP disciplines the clock; nil = it can.
+func (c *Clock) Unseen() error {
+	if s, ok := c.o.Source.(interface{ Unseen() error }); ok && !c.o.TrustSystem {
+		return s.Unseen()
+	}
+	return nil
 }
 
 // Leaps yields jumps of the wall time, to be journalled.

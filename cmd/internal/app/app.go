@@ -108,7 +108,7 @@ func Build(ctx context.Context, cfg *config.Gate, o Options) (_ *App, err error)
 	if err := a.takeFolder(); err != nil {
 		return nil, err
 	}
-	if a.Clock, err = clock.New(clock.Options{Location: cfg.Location, Build: o.Build, Keep: filepath.Join(cfg.State, "time"), TrustSystem: o.TrustClock, Source: o.Time, Log: a.log}); err != nil {
+	if a.Clock, err = clock.New(clock.Options{Location: cfg.Location, Build: o.Build, Keep: filepath.Join(cfg.State, "time"), TrustSystem: o.TrustClock, Source: o.Time, Note: ClockNote, Log: a.log}); err != nil {
 		return nil, err
 	}
 	name := cfg.Community + "/" + cfg.Site + "/" + cfg.Gate
@@ -508,7 +508,12 @@ func (a *App) Alive() error {
 }
 
 func (a *App) watchClock(ctx context.Context) error {
-	last := a.Clock.Now().Clock
+	now := a.Clock.Now()
+	last := now.Clock
+	a.log.Info("the clock", "state", now.Clock, "by", now.Source)
+	if err := a.Clock.Unseen(); err != nil {
+		a.log.Warn("whether NTP sets the clock cannot be seen", "err", err, "hint", "systemctl start gatehouse-clock")
+	}
 	t := time.NewTicker(10 * time.Second)
 	defer t.Stop()
 	for {
@@ -521,11 +526,12 @@ func (a *App) watchClock(ctx context.Context) error {
 			}
 			a.log.Warn("the wall clock leapt", "by", l.By)
 		case <-t.C:
-			if now := a.Clock.Now().Clock; now != last {
-				if _, err := a.record(ctx, edge.KindClock, map[string]any{"from": last, "to": now}); err != nil {
+			if now := a.Clock.Now(); now.Clock != last {
+				if _, err := a.record(ctx, edge.KindClock, map[string]any{"from": last, "to": now.Clock, "by": now.Source}); err != nil {
 					a.log.Error("cannot record a change of the clock's trust", "err", err)
 				}
-				last = now
+				a.log.Info("the clock", "state", now.Clock, "was", last, "by", now.Source)
+				last = now.Clock
 			}
 		}
 	}

@@ -9,6 +9,9 @@ import (
 	"gatehouse/edge/sqlite"
 )
 
+// ClockNote is where gatehouse-clock.service leaves its note.
+const ClockNote = "/run/gatehouse-clock/ntp"
+
 // lookBack is how many entries are tried for the last time shown: damage takes a
 // few that lie side by side.
 const lookBack = 64

@@ -92,7 +92,7 @@ func check(ctx context.Context, r *report, path string) {
 	}
 	s := a.Clock.Now()
 	if s.Clock.Trusted() {
-		r.ok("clock", "%s, %s", s.Local().Format("2006-01-02 15:04:05 -0700"), s.Clock)
+		r.ok("clock", "%s, %s by %s", s.Local().Format("2006-01-02 15:04:05 -0700"), s.Clock, s.Source)
 	} else {
 		r.warn("clock", "%s, but not set since power-on: rules bound to hours do not bind (set NTP, or --trust-clock with a clock battery)", s.Local().Format("2006-01-02 15:04:05 -0700"))
 	}

@@ -68,7 +68,7 @@ sends it to the community server when there is a network.`,
 		return c
 	}
 	root.AddCommand(enrolcmd.New(defaultConfig), setupcmd.New(defaultConfig), backup.Command(defaultConfig), backup.RestoreCommand(defaultConfig))
-	root.AddCommand(policyTree(), pass(), journalTree(), decommissionCmd(), devicescmd.New(), benchTree(), updateTree(), peopleTree())
+	root.AddCommand(clockCmd(), policyTree(), pass(), journalTree(), decommissionCmd(), devicescmd.New(), benchTree(), updateTree(), peopleTree())
 	return root
 }
 

@@ -1,0 +1,126 @@
+//go:build vgate
+
+package vgatetest
+
+import (
+	"crypto/tls"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestUnitSandbox: what the gate needs to see is seen from within its real unit, which
+// keeps it from calls about clocks and from most of the machine.
+func TestUnitSandbox(t *testing.T) {
+	address(t, net.IPv4(10, 77, 0, 9))
+	sh(t, "dpkg -i /in/gatehouse_1.0.0_amd64.deb")
+	conf := `community: lakeside
+site: east-garden
+gate: east
+timezone: UTC
+policy: policies/normal-times.yaml
+console: {listen: ":8443"}
+metrics: {listen: 127.0.0.1:9464}
+passages: [{name: main, barrier: none}]
+lanes: [{name: in, passage: main, direction: in, scanner: console, thermometer: none}]
+`
+	if err := os.WriteFile("/etc/gatehouse/gate.yaml", []byte(conf), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	discipline(t, false)
+	sh(t, "gatehouse setup && systemctl start gatehouse")
+	waitFor(t, "ActiveState", "active")
+
+	// NTP, through the watcher beside it.
+	clockIs(t, `gatehouse_clock_trusted{state="unset"} 0`)
+	discipline(t, true)
+	clockIs(t, `gatehouse_clock_trusted{state="synced"} 1`)
+	discipline(t, false)
+	clockIs(t, `gatehouse_clock_trusted{state="holdover"} 1`)
+	discipline(t, true)
+	clockIs(t, `gatehouse_clock_trusted{state="synced"} 1`)
+	sh(t, "systemctl kill -s STOP gatehouse-clock")
+	clockIs(t, `gatehouse_clock_trusted{state="holdover"} 1`) // a note from long ago says nothing
+	sh(t, "systemctl kill -s CONT gatehouse-clock")
+	clockIs(t, `gatehouse_clock_trusted{state="synced"} 1`)
+	if said := journalText(); strings.Contains(said, "cannot be seen") || !strings.Contains(said, "by=ntp") {
+		t.Errorf("the log says:\n%s", said)
+	}
+
+	// The certificate is for every address of the gate, whichever one it is asked at.
+	c, err := tls.Dial("tcp", "127.0.0.1:8443", &tls.Config{InsecureSkipVerify: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ips := c.ConnectionState().PeerCertificates[0].IPAddresses
+	if !slices.ContainsFunc(ips, net.IPv4(10, 77, 0, 9).Equal) {
+		t.Errorf("the certificate is for %v", ips)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+
+	sh(t, "systemctl stop gatehouse")
+	if out := sh(t, "systemctl show --value -p ActiveState gatehouse-clock"); out != "inactive\n" {
+		t.Errorf("without the gate the clock's watcher is %s", out)
+	}
+	sh(t, "dpkg -P gatehouse")
+}
+
+// clockIs waits until the gate says so of its clock.
+func clockIs(t *testing.T, want string) {
+	t.Helper()
+	var said string
+	for end := time.Now().Add(5 * time.Minute); time.Now().Before(end); time.Sleep(time.Second) {
+		resp, err := http.Get("http://127.0.0.1:9464/metrics")
+		if err != nil {
+			continue
+		}
+		b, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if said = string(b); err == nil && strings.Contains(said, want) {
+			return
+		}
+	}
+	i := strings.Index(said, "gatehouse_clock_trusted{")
+	t.Fatalf("the gate does not say %s but %.80q\n%s", want, said[max(0, i):], journalText()+sh(t, "journalctl -b --no-pager -n 20 -u gatehouse-clock.service"))
+}
+
+// discipline says to the kernel that NTP sets its clock, or does not, as chrony would.
+func discipline(t *testing.T, on bool) {
+	t.Helper()
+	tx := unix.Timex{Modes: unix.ADJ_STATUS | unix.ADJ_MAXERROR | unix.ADJ_ESTERROR, Maxerror: 1000, Esterror: 1000}
+	if !on {
+		tx.Status = unix.STA_UNSYNC
+	}
+	if _, err := unix.Adjtimex(&tx); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// address gives this machine another address.
+func address(t *testing.T, ip net.IP) {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	r, err := unix.NewIfreq("lo:1")
+	if err == nil {
+		err = r.SetInet4Addr(ip.To4())
+	}
+	if err == nil {
+		err = unix.IoctlIfreq(fd, unix.SIOCSIFADDR, r)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
