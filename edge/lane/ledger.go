@@ -39,10 +39,11 @@ func (g *ledger) run(ctx context.Context) {
 		case <-g.box.ready:
 		case <-ctx.Done():
 		}
+		last := ctx.Err() != nil
 		for _, f := range g.box.take() {
 			f()
 		}
-		if ctx.Err() != nil {
+		if last {
 			return
 		}
 	}

@@ -55,11 +55,12 @@ type Options struct {
 	Board   fs.FS // what the board tells of itself; nil = this machine's
 	// TrustClock takes the machine's time as synced.
 	TrustClock bool
-	Time       clock.Source // nil = the machine's clocks
-	Renew      Pace         // of certificates
-	Beside     bool         // a daemon may be running: nothing is repaired or begun
-	Ready      func(a *App) // called when everything runs
-	Notifier   *Notifier    // of the service manager; nil = none
+	Time       clock.Source  // nil = the machine's clocks
+	Renew      Pace          // of certificates
+	Late       []*edge.Entry // what SafeSide could not record
+	Beside     bool          // a daemon may be running: nothing is repaired or begun
+	Ready      func(a *App)  // called when everything runs
+	Notifier   *Notifier     // of the service manager; nil = none
 }
 
 // App is one gate.
@@ -138,7 +139,11 @@ func Build(ctx context.Context, cfg *config.Gate, o Options) (_ *App, err error)
 	}
 	a.Policies.record = a.record
 	a.board, a.metrics = a.newBoardWatch(), newMetrics(a)
-	if err := a.buildLanes(keys[0]); err != nil {
+	if err := a.buildLanes(lane.Deps{Registry: a.Registry, Journal: a.counted(), Policy: a.Policies.Current, Clock: a.Clock, IDs: lane.NewIDs(a.Journal.Size()), Log: a.log, Timings: a.timing,
+		CardHash: func(c edge.Credential) string {
+			h := keys[0].Hash("unknown:" + c)
+			return hex.EncodeToString(h[:8])
+		}}); err != nil {
 		return nil, err
 	}
 	if cfg.Sync.URL != "" {
@@ -202,14 +207,9 @@ func OpenRegistry(ctx context.Context, cfg *config.Gate, clk edge.Clock, log *sl
 
 // buildLanes makes devices, passages and lanes. All that is wrong with the
 // devices' options comes in one error.
-func (a *App) buildLanes(key edge.CredentialKey) error {
+func (a *App) buildLanes(deps lane.Deps) error {
 	env := catalog.Env{Bus: bus.New(), Log: a.log, Pins: a.o.Pins, Edges: a.o.Edges, Inputs: a.o.Inputs, I2C: a.o.I2C,
 		Samples: func(name string) func(device.Sample, error) { return a.raw.device(name).sampled }}
-	deps := lane.Deps{Registry: a.Registry, Journal: a.counted(), Policy: a.Policies.Current, Clock: a.Clock, IDs: lane.NewIDs(a.Journal.Size()), Log: a.log, Timings: a.timing,
-		CardHash: func(c edge.Credential) string {
-			h := key.Hash("unknown:" + c)
-			return hex.EncodeToString(h[:8])
-		}}
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(a.cfg.Buses)) {
 		n := a.cfg.Buses[name]
@@ -384,9 +384,7 @@ func (a *App) Run(ctx context.Context) (err error) {
 		{"clock watch", a.watchClock, nil},
 		{"storage", a.storage, nil},
 		{"salvage", func(ctx context.Context) error {
-			if err := a.recover(ctx); err != nil {
-				return err
-			}
+			a.recover(ctx)
 			<-ctx.Done()
 			return nil
 		}, nil},
@@ -462,6 +460,11 @@ func (a *App) begin(ctx context.Context) error {
 	if _, err = a.record(ctx, edge.KindStart, map[string]any{"version": a.o.Version, "interrupted": len(open)}); err != nil {
 		return err
 	}
+	for _, e := range a.o.Late {
+		if _, err := a.Journal.Append(ctx, e, nil); err != nil {
+			return err
+		}
+	}
 	return errors.Join(a.tellDamage(ctx), a.Policies.Started(ctx), a.updateNote(ctx))
 }
 
@@ -491,20 +494,29 @@ func (a *App) runLanes(ctx context.Context) error {
 	return err
 }
 
+// stuck is how long a part may make no progress.
+const stuck = 10 * time.Second
+
 // Alive returns an error when a lane, a passage or the journal is stuck.
 func (a *App) Alive() error {
-	const within = 10 * time.Second
+	if err := a.doorsAlive(); err != nil {
+		return err
+	}
+	return a.Journal.Alive(stuck)
+}
+
+func (a *App) doorsAlive() error {
 	for _, l := range a.Lanes.lanes {
-		if err := l.Alive(within); err != nil {
+		if err := l.Alive(stuck); err != nil {
 			return err
 		}
 	}
 	for _, p := range a.passages {
-		if err := p.Alive(within); err != nil {
+		if err := p.Alive(stuck); err != nil {
 			return err
 		}
 	}
-	return a.Journal.Alive(within)
+	return nil
 }
 
 func (a *App) watchClock(ctx context.Context) error {

@@ -2,7 +2,9 @@ package app
 
 import (
 	"context"
+	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -19,6 +21,7 @@ type boardWatch struct {
 	state  string // folder on the medium that counts
 	record func(ctx context.Context, k edge.Kind, data any) (edge.EntryRef, error)
 	every  time.Duration
+	log    *slog.Logger
 	last   atomic.Pointer[boardLook]
 }
 
@@ -34,7 +37,7 @@ func (a *App) newBoardWatch() *boardWatch {
 	if root == nil {
 		root = os.DirFS("/")
 	}
-	return &boardWatch{root: root, state: a.cfg.State, record: a.record, every: 30 * time.Second}
+	return &boardWatch{root: root, state: a.cfg.State, record: a.record, every: 30 * time.Second, log: a.log}
 }
 
 // boardAlert is the data of an alert's entry.
@@ -44,14 +47,15 @@ type boardAlert struct {
 	Text  string `json:"text,omitempty"`
 }
 
-// Run looks now and then until ctx is done.
+// Run looks now and then until ctx is done. What cannot be recorded is told again at
+// the next look: a medium that takes nothing any more is just what is to be told.
 func (w *boardWatch) Run(ctx context.Context) error {
 	t := time.NewTicker(w.every)
 	defer t.Stop()
 	open := map[string]bool{}
 	for {
-		if err := w.look(ctx, open); err != nil {
-			return err
+		if err := w.look(ctx, open); err != nil && ctx.Err() == nil {
+			w.log.Error("cannot record how the board is; it is tried again", "err", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -71,18 +75,18 @@ func (w *boardWatch) look(ctx context.Context, open map[string]bool) error {
 	for _, p := range r.Problems() {
 		seen[p.Code] = true
 		if !open[p.Code] {
-			open[p.Code] = true
 			if _, err := w.record(ctx, edge.KindAlert, boardAlert{p.Code, true, p.Text}); err != nil {
-				return err
+				return fmt.Errorf("%s: %w", p.Text, err)
 			}
+			open[p.Code] = true
 		}
 	}
 	for code := range open {
 		if !seen[code] {
-			delete(open, code)
 			if _, err := w.record(ctx, edge.KindAlert, boardAlert{Alert: code}); err != nil {
 				return err
 			}
+			delete(open, code)
 		}
 	}
 	return nil

@@ -85,9 +85,11 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc("gatehouse_"+name, help, labels, nil)
 }
 
+const healthyHelp = "1 when every lane, every passage and the journal make progress."
+
 var (
 	descInfo       = desc("info", "1, with the program's version and the rules in force.", "version", "site", "gate", "policy", "policy_hash")
-	descHealthy    = desc("healthy", "1 when every lane, every passage and the journal make progress.")
+	descHealthy    = desc("healthy", healthyHelp)
 	descJournal    = desc("journal_entries", "Entries of this epoch.")
 	descAcked      = desc("journal_acknowledged_entries", "Entries of this epoch that the server has receipted.")
 	descConnected  = desc("sync_connected", "1 when there is a connection to the broker.")

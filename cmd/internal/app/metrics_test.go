@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -99,11 +100,16 @@ func TestHealthz(t *testing.T) {
 	<-done
 }
 
-// Each problem is an alert once when it begins and once when it ends.
+// Each problem is an alert once when it begins and once when it ends; one that could
+// not be recorded is told at the next look.
 func TestBoardAlerts(t *testing.T) {
 	sys := fstest.MapFS{}
 	var got []string
+	fails := false
 	w := &boardWatch{root: sys, state: t.TempDir(), record: func(_ context.Context, k edge.Kind, data any) (edge.EntryRef, error) {
+		if fails {
+			return edge.EntryRef{}, errors.New("read-only")
+		}
 		d := data.(boardAlert)
 		got = append(got, fmt.Sprint(k, " ", d.Alert, " ", d.Open, " ", d.Text != ""))
 		return edge.EntryRef{}, nil
@@ -114,6 +120,13 @@ func TestBoardAlerts(t *testing.T) {
 	}
 	for _, throttled := range []string{"0", "1", "50005", "50000", "1"} {
 		sys["sys/devices/platform/soc/soc:firmware/get_throttled"] = &fstest.MapFile{Data: []byte(throttled)}
+		if throttled != "0" {
+			fails = true
+			if err := w.look(t.Context(), open); err == nil {
+				t.Errorf("%s: it is not said that nothing is recorded", throttled)
+			}
+			fails = false
+		}
 		if err := w.look(t.Context(), open); err != nil {
 			t.Fatal(err)
 		}

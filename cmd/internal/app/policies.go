@@ -83,10 +83,14 @@ func loadLayers(ls []layer) (*policy.Policy, error) {
 	return policy.LoadSet(srcs...)
 }
 
+func newPolicies(cfg *config.Gate, r *registry.Registry, log *slog.Logger) *policies {
+	return &policies{files: append(slices.Clone(cfg.Superior), cfg.Policy), registry: r, log: log,
+		trust: func() bundle.Trust { return bundle.Trust{Community: cfg.Community, Site: cfg.Site} }}
+}
+
 // openPolicies loads what was in force when the gate last ran.
 func openPolicies(ctx context.Context, cfg *config.Gate, r *registry.Registry, log *slog.Logger) (*policies, error) {
-	p := &policies{files: append(slices.Clone(cfg.Superior), cfg.Policy), registry: r, log: log,
-		trust: func() bundle.Trust { return bundle.Trust{Community: cfg.Community, Site: cfg.Site} }}
+	p := newPolicies(cfg, r, log)
 	active, err := r.Active(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the policy in force: %w", err)

@@ -142,22 +142,23 @@ func (a *App) tellDamage(ctx context.Context) error {
 // recover carries over what can be read of a damaged journal, beside the gate's
 // work, and tells how much that was. What an earlier run did not get done with is
 // taken up again.
-func (a *App) recover(ctx context.Context) error {
+func (a *App) recover(ctx context.Context) {
 	s := a.damage.salvage
 	if s == nil {
-		return nil
+		return
 	}
 	r, err := a.Journal.Recover(ctx, s)
 	if err != nil {
 		if ctx.Err() == nil {
 			a.log.Error("cannot carry over the damaged journal's entries", "err", err, "file", s.Aside)
 		}
-		return nil
+		return
 	}
 	if err := os.Remove(filepath.Join(a.cfg.State, salvageFile)); err != nil {
-		return err
+		a.log.Error("cannot note that the damaged journal's entries were carried over", "err", err)
 	}
 	a.log.Warn("the damaged journal's entries were carried over", "carried", r.Carried, "unreadable", r.Lost, "file", s.Aside)
-	_, err = a.record(ctx, edge.KindAlert, boardAlert{"journal_salvaged", true, fmt.Sprintf("%d entries of the damaged journal were carried over, %d could not be read", r.Carried, r.Lost)})
-	return err
+	if _, err := a.record(ctx, edge.KindAlert, boardAlert{"journal_salvaged", true, fmt.Sprintf("%d entries of the damaged journal were carried over, %d could not be read", r.Carried, r.Lost)}); err != nil {
+		a.log.Error("cannot record that they were", "err", err)
+	}
 }

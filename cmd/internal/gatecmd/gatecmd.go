@@ -135,7 +135,9 @@ func runCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "run", Short: "Run the gate", Args: cobra.NoArgs,
 		Long: `Run the gate until it is told to stop. A device that is absent makes its lane run
-degraded until the device appears; a wrong configuration starts nothing.
+degraded until the device appears; a wrong configuration starts nothing. On a medium
+that can only be read nothing can be recorded, and so nobody is let in; fire and exit
+buttons open, and the gate starts when the medium can be written.
 SIGHUP (systemctl reload gatehouse) reads configuration and policy again without a
 stop of any lane: policy files, and the times, limits and labels of passages and
 lanes are applied; what holds only after a restart is named in the log and in the
@@ -147,14 +149,21 @@ service's status. What is wrong is refused as a whole.`,
 			}
 			log := logs.New(cmd.ErrOrStderr(), verbose)
 			n := &app.Notifier{Log: log}
-			a, err := app.Build(cmd.Context(), cfg, app.Options{Version: version.String(), Build: version.Built(), Log: log, TrustClock: trust, Notifier: n,
+			o := app.Options{Version: version.String(), Build: version.Built(), Log: log, TrustClock: trust, Notifier: n,
 				Ready: func(a *app.App) {
 					log.Info("the gate is open for business", "gate", cfg.Gate, "lanes", len(a.Lanes.Views()), "policy", a.Policies.Hash(), "entries", a.Journal.Size())
 					if a.Console != nil {
 						log.Info("the guard's page", "address", a.Console.URL())
 					}
 					n.Ready(status(a))
-				}})
+				}}
+			a, err := app.Build(cmd.Context(), cfg, o)
+			if app.ReadOnly(err) {
+				if o.Late, err = app.SafeSide(cmd.Context(), cfg, o, err); err != nil || cmd.Context().Err() != nil {
+					return err
+				}
+				a, err = app.Build(cmd.Context(), cfg, o)
+			}
 			if err != nil {
 				return err
 			}

@@ -67,6 +67,25 @@ lanes: [{name: in, passage: main, direction: in, scanner: console, thermometer: 
 		t.Error(err)
 	}
 
+	// On a medium that can only be read it stays up, on the safe side, and says so.
+	sh(t, "systemctl stop gatehouse && mount --bind /var/lib/gatehouse /var/lib/gatehouse && mount -o remount,bind,ro /var/lib/gatehouse && systemctl start gatehouse")
+	waitFor(t, "ActiveState", "active")
+	if got := unit(t, "StatusText"); !strings.Contains(got, "SAFE SIDE") || !strings.Contains(got, "can only be read") {
+		t.Errorf("the status is %q\n%s", got, journalText())
+	}
+	time.Sleep(45 * time.Second) // longer than the watchdog's time
+	if got := unit(t, "NRestarts"); got != "0" {
+		t.Errorf("started again %s times\n%s", got, journalText())
+	}
+	if resp, err := http.Get("http://127.0.0.1:9464/healthz"); err != nil || resp.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("%v %v", resp, err)
+	}
+	sh(t, "umount /var/lib/gatehouse && systemctl restart gatehouse")
+	waitFor(t, "ActiveState", "active")
+	if got := unit(t, "StatusText"); strings.Contains(got, "SAFE SIDE") {
+		t.Errorf("the status is %q\n%s", got, journalText())
+	}
+
 	sh(t, "systemctl stop gatehouse")
 	if out := sh(t, "systemctl show --value -p ActiveState gatehouse-clock"); out != "inactive\n" {
 		t.Errorf("without the gate the clock's watcher is %s", out)
