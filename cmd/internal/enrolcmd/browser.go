@@ -25,6 +25,7 @@ import (
 	"gatehouse/cmd/internal/backup"
 	"gatehouse/cmd/internal/config"
 	"gatehouse/cmd/internal/devicescmd"
+	"gatehouse/cmd/internal/setupcmd"
 	"gatehouse/edge/identity"
 	firmwareconfig "gatehouse/firmware-config"
 	"gatehouse/sync/wire"
@@ -45,6 +46,7 @@ const (
 // hour, for whoever has the code that was printed where it was started.
 type page struct {
 	conf  string
+	root  string // of the system whose service is set up
 	code  string
 	out   io.Writer
 	log   *slog.Logger
@@ -61,6 +63,7 @@ type page struct {
 	cfgErr   string
 	text     string // that was refused
 	saved    bool
+	devices  string // what the service may open, or why it is not told
 	asking   bool
 	approved bool
 	says     string
@@ -85,7 +88,7 @@ func (o *options) browse(ctx context.Context, out, errOut io.Writer) error {
 	defer cancel()
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	p := &page{conf: o.config, code: rand.Text()[:10], out: out, log: slog.New(slog.NewTextHandler(errOut, nil)), until: time.Now().Add(browserTime), view: view, stop: stop, ctx: ctx}
+	p := &page{conf: o.config, root: o.root, code: rand.Text()[:10], out: out, log: slog.New(slog.NewTextHandler(errOut, nil)), until: time.Now().Add(browserTime), view: view, stop: stop, ctx: ctx}
 	s := &http.Server{Handler: p.handler(), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, MaxHeaderBytes: 16 << 10,
 		BaseContext: func(net.Listener) context.Context { return ctx }}
 	served := make(chan error, 1)
@@ -110,7 +113,7 @@ func (o *options) browse(ctx context.Context, out, errOut io.Writer) error {
 		if err != nil {
 			return err
 		}
-		return done(cfg, out)
+		return o.done(context.WithoutCancel(ctx), cfg, out)
 	case errors.Is(cause, context.DeadlineExceeded):
 		return errors.New("the hour is over: start it again when somebody is there")
 	default:
@@ -194,7 +197,7 @@ func (p *page) show(w http.ResponseWriter, _ *http.Request) {
 		text = []byte("# " + err.Error() + "\n")
 	}
 	p.mu.Lock()
-	d := map[string]any{"Until": p.until.Format("15:04"), "Found": p.found, "Config": string(text), "ConfigError": p.cfgErr, "Saved": p.saved, "Waiting": p.asking && !p.approved,
+	d := map[string]any{"Until": p.until.Format("15:04"), "Found": p.found, "Config": string(text), "ConfigError": p.cfgErr, "Saved": p.saved, "Devices": p.devices, "Waiting": p.asking && !p.approved,
 		"Approved": p.approved, "Says": p.says, "EnrolError": p.enrolErr, "Line": p.line, "Code": p.shown, "Gate": "", "Site": ""}
 	if p.text != "" {
 		d["Config"] = p.text
@@ -260,7 +263,8 @@ func (p *page) watch(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintln(out, "That was it.")
 }
 
-// config checks a configuration and keeps it; the one before stays beside.
+// config checks a configuration and keeps it; the one before stays beside. The service
+// is given the devices that it names.
 func (p *page) config(w http.ResponseWriter, r *http.Request) {
 	text := bytes.ReplaceAll([]byte(r.PostFormValue("text")), []byte("\r\n"), []byte("\n"))
 	err := func() error {
@@ -282,8 +286,14 @@ func (p *page) config(w http.ResponseWriter, r *http.Request) {
 		}
 		return os.Rename(p.conf+".new", p.conf)
 	}()
+	var devices bytes.Buffer
+	if err == nil {
+		if err := setupcmd.Refresh(r.Context(), &devices, p.conf, p.root); err != nil {
+			fmt.Fprintf(&devices, "The service is not given these devices (sudo gatehouse setup does it): %v\n", err)
+		}
+	}
 	p.mu.Lock()
-	p.cfgErr, p.text, p.saved = "", "", err == nil
+	p.cfgErr, p.text, p.saved, p.devices = "", "", err == nil, devices.String()
 	if err != nil {
 		p.cfgErr, p.text = err.Error(), string(text)
 	}

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"gatehouse/cmd/internal/app"
 )
@@ -17,9 +18,24 @@ import (
 // From a browser: find, watch, paste.
 func TestBrowser(t *testing.T) {
 	e := newEstate(t)
-	conf := gateFolder(t, "east")
-	good, err := os.ReadFile(conf)
+	folder := gateFolder(t, "east")
+	good, err := os.ReadFile(folder)
 	if err != nil {
+		t.Fatal(err)
+	}
+	// A system with the package: the page gives the service its devices.
+	root := t.TempDir()
+	conf := filepath.Join(root, "etc/gatehouse/gate.yaml")
+	if err := os.MkdirAll(filepath.Join(root, "usr/lib/systemd/system"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(root, "etc"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(filepath.Dir(folder), filepath.Dir(conf)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(root, "usr/lib/systemd/system/gatehouse.service"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Remove(conf); err != nil { // the package ships none
@@ -28,7 +44,9 @@ func TestBrowser(t *testing.T) {
 	said := &lines{}
 	addr := freeAddr(t)
 	done := make(chan error, 1)
-	go func() { done <- enroll(t.Context(), said, conf, "--browser", addr) }()
+	go func() {
+		done <- (&options{root: root, config: conf, browser: addr, wait: time.Hour}).run(t.Context(), said, io.Discard)
+	}()
 	var open string
 	waitFor(t, "the page is there", func() bool {
 		open = regexp.MustCompile(`http://\S+`).FindString(said.String())
@@ -85,6 +103,16 @@ func TestBrowser(t *testing.T) {
 	if page, _ = read(c.PostForm(base+"/config", url.Values{"text": {text}})); !strings.Contains(page, "Saved.") {
 		t.Errorf("a good configuration: %s", page)
 	}
+	if !strings.Contains(page, "the service may open no device") {
+		t.Errorf("the service's devices are not told: %s", page)
+	}
+	drop := filepath.Join(root, "etc/systemd/system/gatehouse.service.d/10-devices.conf")
+	if _, err := os.Stat(drop); err != nil {
+		t.Error(err)
+	}
+	if err := os.Remove(drop); err != nil {
+		t.Error(err)
+	}
 	if kept, err := os.ReadFile(conf); err != nil || string(kept) != string(good) {
 		t.Errorf("kept %q, %v", kept, err)
 	}
@@ -112,6 +140,9 @@ func TestBrowser(t *testing.T) {
 	})
 	if err := <-done; err != nil {
 		t.Fatal(err)
+	}
+	if _, err := os.Stat(drop); err != nil {
+		t.Errorf("enrolling gives the service nothing: %v", err)
 	}
 	if _, err := os.Stat(filepath.Join(filepath.Dir(conf), "state/keys/tls.pem")); err != nil {
 		t.Error(err)

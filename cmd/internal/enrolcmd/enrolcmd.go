@@ -19,6 +19,7 @@ import (
 	"gatehouse/cmd/internal/backup"
 	"gatehouse/cmd/internal/config"
 	"gatehouse/cmd/internal/qrtext"
+	"gatehouse/cmd/internal/setupcmd"
 	"gatehouse/edge/identity"
 	"gatehouse/sync/enrol"
 	"gatehouse/sync/wire"
@@ -26,7 +27,7 @@ import (
 
 // New makes the command. defaultConfig is the path of the gate's configuration.
 func New(defaultConfig string) *cobra.Command {
-	var o options
+	o := options{root: "/"}
 	c := &cobra.Command{
 		Use:     "enroll [INVITATION]",
 		Aliases: []string{"enrol"},
@@ -46,6 +47,8 @@ Without a network, carry files:
     gatehouse enroll --request request.json
     communityd gates approve north/east --request request.json --out approval.json
     gatehouse enroll --approval approval.json
+
+It ends by giving the service the devices of gate.yaml, as "gatehouse setup" does.
 
 The first time, enroll also prints the recovery key for backups. It is kept
 nowhere on the device: put the paper where the keys of the house are.`,
@@ -69,6 +72,7 @@ nowhere on the device: put the paper where the keys of the house are.`,
 }
 
 type options struct {
+	root                                           string // of the system whose service is set up
 	config, invitation, request, approval, browser string
 	newKeys                                        bool
 	wait                                           time.Duration
@@ -99,7 +103,7 @@ func (o *options) run(ctx context.Context, out, errOut io.Writer) error {
 	}
 	switch {
 	case o.approval != "":
-		return o.install(cfg, id, out, errOut)
+		return o.install(ctx, cfg, id, out, errOut)
 	case o.request != "":
 		return o.write(cfg, id, out)
 	}
@@ -124,7 +128,7 @@ func (o *options) run(ctx context.Context, out, errOut io.Writer) error {
 		return err
 	}
 	fmt.Fprintf(out, "approved after %v\n", time.Since(began).Round(time.Second))
-	return done(cfg, out)
+	return o.done(ctx, cfg, out)
 }
 
 // Ask asks the server of an invitation until there is an answer, and installs it.
@@ -153,7 +157,7 @@ func (o *options) again(ctx context.Context, cfg *config.Gate, id *identity.Iden
 		return err
 	}
 	fmt.Fprintln(out, "the certificate is renewed")
-	return done(cfg, out)
+	return o.done(ctx, cfg, out)
 }
 
 // Invitation reads an invitation and compares it with the configuration.
@@ -223,7 +227,7 @@ func (o *options) write(cfg *config.Gate, id *identity.Identity, out io.Writer) 
 }
 
 // install is the second half.
-func (o *options) install(cfg *config.Gate, id *identity.Identity, out, errOut io.Writer) error {
+func (o *options) install(ctx context.Context, cfg *config.Gate, id *identity.Identity, out, errOut io.Writer) error {
 	src, err := os.ReadFile(o.approval)
 	if err != nil {
 		return fmt.Errorf("cannot read the approval: %w", err)
@@ -253,7 +257,7 @@ func (o *options) install(cfg *config.Gate, id *identity.Identity, out, errOut i
 		return err
 	}
 	fmt.Fprintf(out, "approved by %s, pin %s\n", keys[0].ID, wire.ShowCode(wire.PinOf(keys[0].Public)))
-	return done(cfg, out)
+	return o.done(ctx, cfg, out)
 }
 
 // approveLine is what is to be typed at the server.
@@ -270,7 +274,11 @@ func show(out io.Writer, cfg *config.Gate, id *identity.Identity) {
 	}
 }
 
-func done(cfg *config.Gate, out io.Writer) error {
+// done gives the service the gate's devices, and says how to go on.
+func (o *options) done(ctx context.Context, cfg *config.Gate, out io.Writer) error {
+	if err := setupcmd.Refresh(ctx, out, o.config, o.root); err != nil {
+		fmt.Fprintf(out, "The service is not given the devices of gate.yaml yet (sudo gatehouse setup does it): %v\n", err)
+	}
 	_, err := fmt.Fprintf(out, "\nThis device is gate %s of site %s now. Start it, or start it again:\n    systemctl restart gatehouse\n", cfg.Gate, cfg.Site)
 	return err
 }

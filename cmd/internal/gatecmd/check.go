@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -15,6 +16,7 @@ import (
 	"gatehouse/cmd/internal/app"
 	"gatehouse/cmd/internal/backup"
 	"gatehouse/cmd/internal/config"
+	"gatehouse/cmd/internal/setupcmd"
 	"gatehouse/cmd/internal/version"
 	"gatehouse/device"
 )
@@ -116,6 +118,7 @@ func check(ctx context.Context, r *report, path string) {
 			}
 		}
 	})
+	checkService(r, cfg, path, "/")
 	for _, p := range cfg.Passages {
 		if p.Barrier.IsMap() && p.Fire.IsZero() {
 			r.warn(p.Name+" fire input", "none: wire the fire panel's contact in series with the lock's supply, and here so that it is recorded")
@@ -132,6 +135,24 @@ func check(ctx context.Context, r *report, path string) {
 		r.ok("certificate", "until %s; it renews itself at two thirds of its life", until.Format("2006-01-02"))
 	} else if err != nil {
 		r.fail("certificate", fmt.Errorf("%w (gatehouse enroll gets another)", err))
+	}
+}
+
+// checkService holds what the service may open against what the configuration names.
+func checkService(r *report, cfg *config.Gate, path, root string) {
+	if !setupcmd.Serves(path, root) {
+		return
+	}
+	const what = "service's devices"
+	switch lacks, besides, err := setupcmd.Compare(cfg, root); {
+	case err != nil:
+		r.fail(what, err)
+	case len(lacks) > 0:
+		r.fail(what, fmt.Errorf("the service may not open what gate.yaml names (%s): gatehouse setup, then: systemctl restart gatehouse", strings.Join(lacks, ", ")))
+	case len(besides) > 0:
+		r.warn(what, "the service may open more than gate.yaml names (%s): gatehouse setup takes it away", strings.Join(besides, ", "))
+	default:
+		r.ok(what, "those of gate.yaml, and no others")
 	}
 }
 

@@ -63,21 +63,111 @@ restart the gate: systemctl restart gatehouse.`,
 	return c
 }
 
+// serviceConfig is the configuration that the service runs with.
+const serviceConfig = "etc/gatehouse/gate.yaml"
+
+// Serves reports whether a configuration is the one of the service of the system at
+// root: others have no drop-in.
+func Serves(conf, root string) bool {
+	if filepath.Clean(conf) != filepath.Join(root, serviceConfig) {
+		return false
+	}
+	for _, dir := range []string{"usr/lib", "lib", "etc"} {
+		if _, err := os.Stat(filepath.Join(root, dir, "systemd/system/gatehouse.service")); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// Refresh gives the service what its configuration names by now. It does nothing for a
+// configuration that no service runs with.
+func Refresh(ctx context.Context, out io.Writer, conf, root string) error {
+	if !Serves(conf, root) {
+		return nil
+	}
+	cfg, err := config.Load(conf)
+	if err != nil {
+		return err
+	}
+	rules, err := Rules(cfg, root)
+	if err != nil {
+		return err
+	}
+	_, err = write(ctx, out, root, rules.DropIn(conf), rules)
+	return err
+}
+
+// Compare says what the service lacks of the devices that a configuration names, and
+// what it may open besides. A service without a drop-in may open nothing.
+func Compare(cfg *config.Gate, root string) (lacks, besides []string, err error) {
+	rules, err := Rules(cfg, root)
+	if err != nil {
+		return nil, nil, err
+	}
+	text, err := os.ReadFile(filepath.Join(root, dropIn))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, fmt.Errorf("cannot read the service's devices: %w", err)
+	}
+	var has Access
+	for line := range strings.Lines(string(text)) {
+		if d, ok := strings.CutPrefix(strings.TrimSpace(line), "DeviceAllow="); ok && d != "" {
+			has.Allow = append(has.Allow, d)
+		}
+		if g, ok := strings.CutPrefix(strings.TrimSpace(line), "SupplementaryGroups="); ok {
+			has.Groups = append(has.Groups, strings.Fields(g)...)
+		}
+	}
+	gives := func(d string) bool { return slices.Contains(has.Allow, d) }
+	for _, d := range rules.Allow {
+		// What is not plugged in now had one of its classes when it was.
+		if !gives(d) && !(slices.Contains(rules.guessed, d) && slices.ContainsFunc(rules.guessed, gives)) {
+			lacks = append(lacks, d)
+		}
+	}
+	for _, g := range rules.Groups {
+		if !slices.Contains(has.Groups, g) {
+			lacks = append(lacks, "group "+g)
+		}
+	}
+	for _, d := range has.Allow {
+		if !slices.Contains(rules.Allow, d) {
+			besides = append(besides, d)
+		}
+	}
+	return lacks, besides, nil
+}
+
 func install(ctx context.Context, out io.Writer, root string, text []byte, r Access) error {
 	file := filepath.Join(root, dropIn)
-	if old, err := os.ReadFile(file); err == nil && bytes.Equal(old, text) {
+	wrote, err := write(ctx, out, root, text, r)
+	if err != nil {
+		return err
+	}
+	if !wrote {
 		_, err := fmt.Fprintf(out, "%s is right already\n", file)
 		return err
 	}
+	_, err = fmt.Fprintln(out, "next: gatehouse check, then: systemctl restart gatehouse")
+	return err
+}
+
+// write replaces a drop-in that says something else, and says what the service may
+// open from then on.
+func write(ctx context.Context, out io.Writer, root string, text []byte, r Access) (wrote bool, err error) {
+	file := filepath.Join(root, dropIn)
+	if old, err := os.ReadFile(file); err == nil && bytes.Equal(old, text) {
+		return false, nil
+	}
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-		return needsRoot(err)
+		return false, needsRoot(err)
 	}
 	tmp := file + ".new"
 	if err := os.WriteFile(tmp, text, 0o644); err != nil {
-		return needsRoot(err)
+		return false, needsRoot(err)
 	}
 	if err := os.Rename(tmp, file); err != nil {
-		return needsRoot(err)
+		return false, needsRoot(err)
 	}
 	fmt.Fprintf(out, "%s: the service may open %s\n", file, r)
 	for _, w := range r.Notes {
@@ -86,12 +176,11 @@ func install(ctx context.Context, out io.Writer, root string, text []byte, r Acc
 	if filepath.Clean(root) == "/" {
 		if _, err := os.Stat("/run/systemd/system"); err == nil {
 			if b, err := exec.CommandContext(ctx, "systemctl", "daemon-reload").CombinedOutput(); err != nil {
-				return fmt.Errorf("systemd does not read its units again: %w: %s", err, bytes.TrimSpace(b))
+				return true, fmt.Errorf("systemd does not read its units again: %w: %s", err, bytes.TrimSpace(b))
 			}
 		}
 	}
-	_, err := fmt.Fprintln(out, "next: gatehouse check, then: systemctl restart gatehouse")
-	return err
+	return true, nil
 }
 
 func needsRoot(err error) error {
@@ -108,6 +197,8 @@ type Access struct {
 	Groups  []string
 	Modules []string // that make the classes of devices known before one is plugged in
 	Notes   []string // for the installer
+
+	guessed []string // of Allow: classes that a thing may have which is not plugged in
 }
 
 // String names the devices in a line.
@@ -214,6 +305,7 @@ func (a *Access) add(what, root string) {
 		usb("ttyUSB", "usbserial")
 		usb("ttyACM", "cdc_acm")
 		if _, err := os.Lstat(filepath.Join(root, what)); err != nil {
+			a.guessed = []string{"char-ttyUSB rw", "char-ttyACM rw"}
 			a.Notes = append(a.Notes, what+" is not there now: taken for a USB adapter (name it in /etc/udev/rules.d/70-gatehouse.rules)")
 		}
 	}

@@ -89,6 +89,87 @@ func TestWrongDeviceWritesNothing(t *testing.T) {
 	}
 }
 
+// The service of the configuration, and no other, is given what it names; what it
+// lacks is told, and what it may open besides. Which of its classes an adapter has
+// that is not plugged in is no matter.
+func TestRefreshAndCompare(t *testing.T) {
+	root := t.TempDir()
+	conf := filepath.Join(root, serviceConfig)
+	write := func(path, text string) {
+		t.Helper()
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const head = "community: c\nsite: s\ngate: g\npolicy: p.yaml\npassages: [{name: m, barrier: none}]\n"
+	with := func(scanner string) string {
+		return head + "lanes: [{name: in, passage: m, direction: in, scanner: " + scanner + ", thermometer: none}]\n"
+	}
+	drop := filepath.Join(root, dropIn)
+	refresh := func() string {
+		t.Helper()
+		var out strings.Builder
+		if err := Refresh(t.Context(), &out, conf, root); err != nil {
+			t.Fatal(err)
+		}
+		return out.String()
+	}
+	compare := func(text string) (lacks, besides string) {
+		t.Helper()
+		cfg, err := config.Parse(conf, []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, b, err := Compare(cfg, root)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Join(l, ", "), strings.Join(b, ", ")
+	}
+	named, wired := with("{driver: rdm6300, port: /dev/gatehouse/reader-in}"), with("{driver: wiegand, d0: GPIO14, d1: GPIO15}")
+	write(conf, wired)
+	if out := refresh(); out != "" {
+		t.Errorf("without the service it says %q", out)
+	}
+	if _, err := os.Stat(drop); err == nil {
+		t.Fatal("a drop-in for a service that is not installed")
+	}
+	if l, b := compare(wired); l != "char-gpiochip rw, group gpio" || b != "" {
+		t.Errorf("without a drop-in it lacks %q, and may %q", l, b)
+	}
+	if l, b := compare(with("console")); l+b != "" {
+		t.Errorf("a post without hardware lacks %q, and may %q", l, b)
+	}
+	write(filepath.Join(root, "usr/lib/systemd/system/gatehouse.service"), "[Service]\n")
+	if !Serves(conf, root) || Serves(filepath.Join(root, "gate.yaml"), root) {
+		t.Error("it does not know which configuration is the service's")
+	}
+	if out := refresh(); !strings.Contains(out, "the service may open gpiochip") {
+		t.Errorf("it says %q", out)
+	}
+	if out := refresh(); out != "" {
+		t.Errorf("with nothing to do it says %q", out)
+	}
+	if l, b := compare(wired); l+b != "" {
+		t.Errorf("set up, it lacks %q, and may %q", l, b)
+	}
+	if l, b := compare(named); !strings.Contains(l, "char-ttyUSB rw") || !strings.Contains(l, "group dialout") || b != "char-gpiochip rw" {
+		t.Errorf("with another reader it lacks %q, and may %q", l, b)
+	}
+	// Set up while the adapter, of one class, was there.
+	write(drop, "[Service]\nDeviceAllow=\nDeviceAllow=char-ttyACM rw\nSupplementaryGroups=\nSupplementaryGroups=dialout\n")
+	if l, b := compare(named); l+b != "" {
+		t.Errorf("with the reader unplugged it lacks %q, and may %q", l, b)
+	}
+	write(conf, "broken")
+	if err := Refresh(t.Context(), &strings.Builder{}, conf, root); err == nil {
+		t.Error("a broken configuration is taken")
+	}
+}
+
 // program finds a tool of systemd's, which has to be there when CI is set.
 func program(t *testing.T, name string) string {
 	t.Helper()
