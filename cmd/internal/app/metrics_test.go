@@ -16,6 +16,8 @@ import (
 	"testing"
 	"testing/fstest"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"gatehouse/edge"
 )
 
@@ -81,6 +83,69 @@ func TestMetricNames(t *testing.T) {
 	} {
 		if !strings.Contains(text, line+"\n") {
 			t.Errorf("no line %s", line)
+		}
+	}
+}
+
+// The operator's page has every metric with its type, labels and meaning, and no
+// other.
+func TestMetricsPage(t *testing.T) {
+	a, _ := gateIn(t, t.TempDir())
+	t.Cleanup(func() { _ = a.close() })
+	descs := make(chan *prometheus.Desc, 100)
+	for _, c := range []prometheus.Collector{a.metrics.entries, a.metrics.decisions, a.metrics.commit, a.metrics.own, &state{a: a}} {
+		c.Describe(descs)
+	}
+	close(descs)
+	said := regexp.MustCompile(`fqName: "([^"]+)", help: "([^"]+)",(?: unit: "[^"]*",)? constLabels: \{\}, variableLabels: \{([^}]*)\}`)
+	var rows []string
+	for d := range descs {
+		m := said.FindStringSubmatch(d.String())
+		if m == nil {
+			t.Fatal(d)
+		}
+		kind := "gauge"
+		switch {
+		case strings.HasSuffix(m[1], "_total"):
+			kind = "counter"
+		case m[1] == "gatehouse_commit_seconds" || m[1] == "gatehouse_decision_seconds":
+			kind = "histogram"
+		}
+		labels := strings.ReplaceAll(m[3], ",", ", ")
+		rows = append(rows, "| `"+m[1]+"` | "+kind+" | "+labels+" | "+m[2]+" |\n")
+	}
+	slices.Sort(rows)
+	path := filepath.Join("..", "..", "..", "firmware-config", "prometheus", "metrics.md")
+	page, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const head = "| --- | --- | --- | --- |\n"
+	prose, table, ok := strings.Cut(string(page), head)
+	if !ok {
+		t.Fatal("no table on the page")
+	}
+	if *update {
+		table = strings.Join(rows, "")
+		if err := os.WriteFile(path, []byte(prose+head+table), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want := strings.Join(rows, ""); table != want {
+		t.Errorf("the table is\n%s\nwant\n%s", table, want)
+	}
+	for _, name := range regexp.MustCompile(`gatehouse_[a-z_]+`).FindAllString(prose, -1) {
+		name = strings.TrimSuffix(name, "_bucket")
+		if !slices.ContainsFunc(rows, func(r string) bool { return strings.HasPrefix(r, "| `"+name+"` ") }) {
+			t.Errorf("the page names %s, which there is not", name)
+		}
+	}
+	// What the rows say of types is what Prometheus is told.
+	_, text := get(t, a, "/metrics")
+	for line := range strings.Lines(text) {
+		f := strings.Fields(line)
+		if len(f) == 4 && f[1] == "TYPE" && strings.HasPrefix(f[2], "gatehouse_") && !slices.ContainsFunc(rows, func(r string) bool { return strings.HasPrefix(r, "| `"+f[2]+"` | "+f[3]+" |") }) {
+			t.Errorf("%s is a %s", f[2], f[3])
 		}
 	}
 }

@@ -191,7 +191,7 @@ func TestWithMosquitto(t *testing.T) {
 	}
 	stop := broker()
 	defer func() { stop() }()
-	e.serve(t, "--broker", "mqtts://"+gates, "--ca", filepath.Join(etc, "certs/ca.pem"), "--cert", filepath.Join(etc, "certs/server.pem"), "--cert-key", filepath.Join(etc, "certs/server.key"))
+	e.serve(t, sampleOptions(t, "mqtts://"+gates, filepath.Join(etc, "certs"))...)
 	e.must(t, "invite", "--site", "north", "--url", "mqtts://"+gates, "--enrol", asking)
 	gate := gateFolder(t, "east")
 	e.join(t, gate, "approve")
@@ -250,6 +250,38 @@ func TestWithMosquitto(t *testing.T) {
 	if err := reaches(t, cfg); err == nil {
 		t.Error("a revoked gate's certificate is still good")
 	}
+}
+
+// sampleOptions are the server's options of the sample environment, at another broker
+// and with another folder of credentials.
+func sampleOptions(t *testing.T, broker, credentials string) []string {
+	t.Helper()
+	src, err := firmwareconfig.Samples.ReadFile("communityd.environment")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for line := range strings.Lines(string(src)) {
+		options, ok := strings.CutPrefix(line, "COMMUNITYD_OPTIONS=")
+		if !ok {
+			continue
+		}
+		if strings.Contains(options, "$") {
+			t.Errorf("systemd expands nothing in %s", options)
+		}
+		for _, o := range strings.Fields(options) {
+			if name, ok := strings.CutPrefix(o, "/run/credentials/communityd.service/keys_"); ok {
+				o = filepath.Join(credentials, name)
+			} else if strings.HasPrefix(o, "mqtts://") {
+				o = broker
+			}
+			out = append(out, o)
+		}
+	}
+	if len(out) < 10 {
+		t.Fatalf("the sample's options are %q", out)
+	}
+	return out
 }
 
 // gateFolder makes a folder with the configuration of a post without hardware.

@@ -224,6 +224,13 @@ lanes: [{name: in, passage: main, direction: in, thermometer: none, scanner: {dr
 	if got := sh(t, "communityd --version"); !strings.Contains(got, "1.0.0") {
 		t.Errorf("version %s", got)
 	}
+	// The sample as it is: there is no such broker, and the server waits for it.
+	sh(t, "communityd certificate --community lakeside --store /tmp/c.db --out /etc/communityd/keys broker.example && chmod 600 /etc/communityd/keys/* && cp /usr/share/communityd/examples/environment /etc/communityd/environment && systemctl start communityd")
+	time.Sleep(10 * time.Second)
+	if out := sh(t, "systemctl show --value -p ActiveState,NRestarts communityd"); out != "0\nactive\n" && out != "active\n0\n" {
+		t.Errorf("with the sample: %s\n%s", out, sh(t, "journalctl -b --no-pager -n 20 -u communityd"))
+	}
+	sh(t, "systemctl stop communityd")
 	write("/etc/communityd/environment", "COMMUNITYD_OPTIONS=--community lakeside --embedded-broker\n", 0o644)
 	sh(t, "systemctl start communityd")
 	time.Sleep(5 * time.Second)
