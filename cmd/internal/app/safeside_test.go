@@ -209,6 +209,8 @@ func TestStartOnAReadOnlyMedium(t *testing.T) {
 		t.Fatal(got.err)
 	}
 	o.Late = got.kept
+	ready := make(chan struct{})
+	o.Ready = func(*App) { close(ready) }
 	if a, err = Build(t.Context(), cfg, o); err != nil {
 		t.Fatal(err)
 	}
@@ -218,6 +220,11 @@ func TestStartOnAReadOnlyMedium(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	ran := make(chan error, 1)
 	go func() { ran <- a.Run(ctx) }()
+	select {
+	case <-ready:
+	case err := <-ran:
+		t.Fatal(err)
+	}
 	times := map[string]int64{}
 	until(t, "what happened is recorded", func() bool {
 		eachEntry(t, a.Journal, func(e *edge.Entry) {
