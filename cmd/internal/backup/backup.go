@@ -64,13 +64,26 @@ var mayLack = []string{siteName, recoveryName, accountsName}
 // recoveryFile keeps the recovery key's public half.
 func recoveryFile(cfg *config.Gate) string { return filepath.Join(cfg.State, recoveryName) }
 
-// FirstKey makes and prints a recovery key when the gate has none.
+// FirstKey makes and prints a recovery key when the gate has none, and says so when it
+// has one: it may have been shown where nobody looked.
 func FirstKey(cfg *config.Gate, out io.Writer) error {
-	_, err := os.Stat(recoveryFile(cfg))
+	st, err := os.Stat(recoveryFile(cfg))
 	if errors.Is(err, fs.ErrNotExist) {
 		return NewKey(cfg, out)
 	}
+	if err == nil {
+		_, err = fmt.Fprintf(out, "The recovery key of this gate's backups was shown on %s. If nobody wrote it down: gatehouse backup key --again\n", st.ModTime().Format(time.DateOnly))
+	}
 	return err
+}
+
+// KeyShown is when the recovery key was shown; zero = there is none.
+func KeyShown(cfg *config.Gate) time.Time {
+	st, err := os.Stat(recoveryFile(cfg))
+	if err != nil {
+		return time.Time{}
+	}
+	return st.ModTime()
 }
 
 // NewKey makes a recovery key and prints it. Only its public half is kept.

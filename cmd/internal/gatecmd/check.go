@@ -129,7 +129,9 @@ func check(ctx context.Context, r *report, path string) {
 	}
 	checkServer(ctx, r, cfg)
 	if err := backup.Readable(cfg); err != nil {
-		r.warn("backups", "%v", err)
+		r.warn("backups", "none are made: %v", err)
+	} else if at := backup.KeyShown(cfg); !at.IsZero() {
+		r.ok("backups", "the recovery key was shown on %s; if nobody wrote it down: gatehouse backup key --again", at.Format(time.DateOnly))
 	}
 	if until, err := app.CertificateEnd(cfg); err == nil && !until.IsZero() {
 		r.ok("certificate", "until %s; it renews itself at two thirds of its life", until.Format("2006-01-02"))

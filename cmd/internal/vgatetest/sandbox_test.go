@@ -67,6 +67,32 @@ lanes: [{name: in, passage: main, direction: in, scanner: console, thermometer: 
 		t.Error(err)
 	}
 
+	// Without a key there is no backup, and no failure; a screen shows the key once.
+	sh(t, "systemctl start gatehouse-backup")
+	if got := sh(t, "systemctl show --value -p ConditionResult,Result gatehouse-backup"); got != "success\nno\n" && got != "no\nsuccess\n" {
+		t.Errorf("a backup without a key: %s", got)
+	}
+	if exists("/var/lib/gatehouse/recovery.pub") {
+		t.Error("a key was made, and there is no screen to show it on")
+	}
+	if err := os.MkdirAll("/run/systemd/system/gatehouse-recovery-key.service.d", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile("/run/systemd/system/gatehouse-recovery-key.service.d/screen.conf", []byte("[Service]\nExecCondition=\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	sh(t, "systemctl daemon-reload && systemctl start gatehouse-recovery-key")
+	if out := sh(t, "tr -d '\\0' </dev/vcs1"); !strings.Contains(out, "AGE-SECRET-KEY-1") {
+		t.Errorf("the screen shows %q", out)
+	}
+	if out := sh(t, "journalctl -b --no-pager"); strings.Contains(out, "AGE-SECRET-KEY") {
+		t.Error("the recovery key stands in the log")
+	}
+	sh(t, "systemctl start gatehouse-backup")
+	if got := sh(t, "systemctl show --value -p ConditionResult,Result gatehouse-backup; ls /var/lib/gatehouse-backup"); !strings.Contains(got, "yes") || !strings.Contains(got, "east-garden-east-") {
+		t.Errorf("a backup with a key: %s", got)
+	}
+
 	// On a medium that can only be read it stays up, on the safe side, and says so.
 	sh(t, "systemctl stop gatehouse && mount --bind /var/lib/gatehouse /var/lib/gatehouse && mount -o remount,bind,ro /var/lib/gatehouse && systemctl start gatehouse")
 	waitFor(t, "ActiveState", "active")
