@@ -25,6 +25,7 @@ import (
 
 	"filippo.io/age"
 	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sys/unix"
 
 	"gatehouse/cmd/internal/app"
 	"gatehouse/cmd/internal/config"
@@ -147,6 +148,11 @@ func Write(ctx context.Context, cfg *config.Gate, configPath, out, program strin
 		out = filepath.Join(out, cfg.Site+"-"+cfg.Gate+now.UTC().Format("-20060102-150405")+suffix)
 	}
 	tmp, err := os.MkdirTemp(cfg.State, "backup-*.tmp")
+	frozen := errors.Is(err, unix.EROFS)
+	if frozen {
+		// Not beside the backup, which may be on a stick: they are readable.
+		tmp, err = os.MkdirTemp("", "gatehouse-backup-*.tmp")
+	}
 	if err != nil {
 		return "", fmt.Errorf("cannot make a place for copies: %w", err)
 	}
@@ -156,7 +162,13 @@ func Write(ctx context.Context, cfg *config.Gate, configPath, out, program strin
 		if _, err := os.Stat(filepath.Join(cfg.State, name)); errors.Is(err, fs.ErrNotExist) && name == accountsName {
 			continue
 		}
-		if err := sqlite.Copy(ctx, filepath.Join(cfg.State, name), filepath.Join(tmp, name)); err != nil {
+		from := filepath.Join(cfg.State, name)
+		if frozen {
+			if from, err = thaw(from, filepath.Join(tmp, "as-it-is-"+name)); err != nil {
+				return "", err
+			}
+		}
+		if err := sqlite.Copy(ctx, from, filepath.Join(tmp, name)); err != nil {
 			return "", err
 		}
 	}
@@ -185,6 +197,24 @@ func Write(ctx context.Context, cfg *config.Gate, configPath, out, program strin
 		}
 	}
 	return out, nil
+}
+
+// thaw copies a database, file by file, from a medium that can only be read: nobody
+// writes to it, and SQLite would have to, to read it.
+func thaw(from, to string) (string, error) {
+	for _, end := range []string{"", "-wal"} {
+		src, err := os.Open(from + end)
+		if errors.Is(err, fs.ErrNotExist) && end != "" {
+			continue
+		}
+		if err == nil {
+			err = errors.Join(unpack(to+end, src), src.Close())
+		}
+		if err != nil {
+			return "", fmt.Errorf("cannot copy %s: %w", from+end, err)
+		}
+	}
+	return to, nil
 }
 
 func pack(cfg *config.Gate, configPath, copies, program string, now time.Time, w io.Writer, to []age.Recipient) error {

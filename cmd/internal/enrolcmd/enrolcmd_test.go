@@ -27,6 +27,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"gatehouse/cmd/internal/app"
 	"gatehouse/cmd/internal/backup"
@@ -34,6 +35,7 @@ import (
 	"gatehouse/cmd/internal/config"
 	"gatehouse/edge"
 	"gatehouse/edge/identity"
+	"gatehouse/edge/journal"
 	firmwareconfig "gatehouse/firmware-config"
 	"gatehouse/sync/mqtt"
 	"gatehouse/sync/wire"
@@ -746,6 +748,84 @@ func expire(t *testing.T, e *estate, cfg *config.Gate, at time.Time) {
 	}
 	if err := config.WriteKey(cfg.Sync.Cert, append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw})...)); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// What the message says of a card that turned read-only can be done: back the gate up,
+// also what a crash has left in the WAL, and restore it elsewhere.
+func TestBackupOfAReadOnlyMedium(t *testing.T) {
+	conf := gateFolder(t, "east")
+	cfg, err := config.Load(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(cfg.State, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := backup.NewKey(cfg, &out); err != nil {
+		t.Fatal(err)
+	}
+	paper := regexp.MustCompile(`AGE-SECRET-KEY-1[0-9A-Z]+`).FindString(out.String())
+	if err := unix.Mount(cfg.State, cfg.State, "", unix.MS_BIND, ""); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal(err)
+		}
+		t.Skipf("cannot mount here (%v); .ci/run is root and can", err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(cfg.State, unix.MNT_DETACH) })
+	g := start(t, conf, app.Options{TrustClock: true})
+	size := func() int {
+		out, err := g.Journal.Read(t.Context(), 0, 100, 1<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(out)
+	}
+	waitFor(t, "it has started", func() bool { return size() > 1 })
+	// As a crash leaves it: with a WAL that holds entries. A copy of the folder stands
+	// for it, since the medium cannot turn while somebody has files open for writing.
+	crashed := t.TempDir()
+	if err := os.CopyFS(crashed, os.DirFS(cfg.State)); err != nil {
+		t.Fatal(err)
+	}
+	want := size()
+	g.stop()
+	if err := errors.Join(os.RemoveAll(filepath.Join(cfg.State, "journal.db")), os.RemoveAll(filepath.Join(cfg.State, "journal.db-wal"))); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"journal.db", "journal.db-wal"} {
+		b, err := os.ReadFile(filepath.Join(crashed, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(cfg.State, name), b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := unix.Mount("", cfg.State, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
+	file, err := backup.Write(t.Context(), cfg, conf, t.TempDir(), "test", time.Now(), 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	bare := filepath.Join(t.TempDir(), "gate.yaml")
+	if _, _, err := backup.Restore(t.Context(), f, paper, bare); err != nil {
+		t.Fatal(err)
+	}
+	r, err := journal.Inspect(t.Context(), filepath.Join(filepath.Dir(bare), "state", "journal.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if n, err := r.Size(t.Context()); err != nil || int(n) < want {
+		t.Errorf("%d entries of %d were restored, %v", n, want, err)
 	}
 }
 
