@@ -62,6 +62,8 @@ type Config struct {
 	Window  int           // batches on their way; 4
 	Resend  time.Duration // without a receipt; 30 s, doubled each time
 
+	NoDictionary bool // for a receiver that cannot be given wire.Dictionary
+
 	Metered Metered
 
 	// Status gives what the status message says beyond the journal and the nonce:
@@ -126,6 +128,9 @@ func New(cfg Config, j Journal, t Transport, log *slog.Logger) (*Uplink, error) 
 	}
 	if u.zip, err = wire.NewCompressor(0); err != nil {
 		return nil, err
+	}
+	if cfg.NoDictionary {
+		u.zip.WithoutDictionary()
 	}
 	u.state.Server = cfg.Server
 	t.Subscribe(wire.Topic(cfg.Site, cfg.Gate, wire.Receipts), func(_ string, payload []byte) {

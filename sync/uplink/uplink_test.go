@@ -18,6 +18,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/klauspost/compress/zstd"
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 
@@ -221,7 +222,8 @@ type receiver struct {
 	status []wire.StatusMessage
 	bytes  int
 	twice  int
-	most   int // bytes of a batch of several entries
+	most   int  // bytes of a batch of several entries
+	named  bool // the dictionary, by the last batch
 }
 
 type stored struct {
@@ -236,6 +238,11 @@ func (r *receiver) journal(payload []byte) *wire.Receipt {
 		r.t.Fatal(err)
 	}
 	r.bytes += len(payload)
+	var z zstd.Header
+	if err := z.Decode(payload); err != nil {
+		r.t.Error(err)
+	}
+	r.named = z.DictionaryID != 0
 	if b.Count > 1 {
 		r.most = max(r.most, len(payload))
 	}
@@ -537,6 +544,23 @@ func TestBlackHoleThenBack(t *testing.T) {
 		time.Sleep(11 * time.Minute)
 		check(t, m, n)
 	})
+}
+
+// A gate told to do without the dictionary names it in no message.
+func TestNoDictionary(t *testing.T) {
+	for _, without := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			m, n := newMemory(7), newNetwork(t, 13)
+			start(t, Config{NoDictionary: without}, m, n)
+			n.connect(true)
+			m.append(line(1))
+			time.Sleep(time.Second)
+			check(t, m, n)
+			if n.r.named == without {
+				t.Errorf("without it: %v, named: %v", without, n.r.named)
+			}
+		})
+	}
 }
 
 // A link that takes a minute for a receipt carries the backlog once.

@@ -43,6 +43,13 @@ func NewCompressor(window int) (*Compressor, error) {
 	return &Compressor{enc, dict}, nil
 }
 
+// WithoutDictionary has small payloads packed as large ones are, for a receiver that
+// cannot be given Dictionary: a single entry takes about 700 bytes then.
+func (c *Compressor) WithoutDictionary() *Compressor {
+	c.dict = c.enc
+	return c
+}
+
 // Pack appends the compressed payload to dst.
 func (c *Compressor) Pack(dst, payload []byte) []byte {
 	if len(payload) <= small {

@@ -89,9 +89,14 @@ func TestDictionary(t *testing.T) {
 		}
 		t.Skip("zstd is not installed here; .ci/run installs it")
 	}
-	cmd := exec.Command(zstd, "-dc", "-D", "dictionary.zdict")
-	cmd.Stdin = bytes.NewReader(packed)
-	if out, err := cmd.Output(); err != nil || !bytes.Equal(out, text) {
-		t.Errorf("zstd -D: %v", err)
+	for _, x := range []struct {
+		packed []byte
+		args   []string
+	}{{packed, []string{"-dc", "-D", "dictionary.zdict"}}, {c.WithoutDictionary().Pack(nil, text), []string{"-dc"}}} {
+		cmd := exec.Command(zstd, x.args...)
+		cmd.Stdin = bytes.NewReader(x.packed)
+		if out, err := cmd.Output(); err != nil || !bytes.Equal(out, text) {
+			t.Errorf("zstd %v: %v", x.args, err)
+		}
 	}
 }

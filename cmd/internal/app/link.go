@@ -70,7 +70,7 @@ func newLink(a *App) (*link, error) {
 		return nil, err
 	}
 	l.up, err = uplink.New(uplink.Config{Community: a.cfg.Community, Site: a.cfg.Site, Gate: a.cfg.Gate, Server: c.URL, Device: a.Identity.Signer(), Trust: keys,
-		Entries: c.Batch, Bytes: c.Bytes, Age: c.Age, Window: c.Window, Resend: c.Resend, Status: a.statusMessage, Fork: a.fork,
+		Entries: c.Batch, Bytes: c.Bytes, Age: c.Age, Window: c.Window, Resend: c.Resend, NoDictionary: !c.Dictionary, Status: a.statusMessage, Fork: a.fork,
 		Metered: uplink.Metered{Rate: c.Rate, Burst: c.Burst, QuietFrom: c.QuietFrom, QuietTo: c.QuietTo, Clock: a.Clock}}, a.Journal, l.client, log)
 	if err != nil {
 		return nil, err

@@ -78,6 +78,9 @@ type Sync struct {
 	Window   int           `yaml:"window"`    // batches in flight
 	Resend   time.Duration `yaml:"resend_after"`
 	Keep     time.Duration `yaml:"keepalive"`
+	// Dictionary packs small messages with the published dictionary; false for a server
+	// whose zstd cannot be given one.
+	Dictionary bool `yaml:"dictionary"`
 
 	// For a link that bills by the byte.
 	Rate  int    `yaml:"rate"`  // bytes of batches in a second, on average; 0 = as fast as it goes
@@ -160,7 +163,7 @@ type Lane struct {
 func Default() Gate {
 	return Gate{
 		Level: edge.LevelEstate, Timezone: "Asia/Shanghai", Language: "zh-Hans", State: "/var/lib/gatehouse",
-		Sync:    Sync{Batch: 1024, Bytes: 200 << 10, Age: 500 * time.Millisecond, Window: 4, Resend: 30 * time.Second, Keep: 30 * time.Second},
+		Sync:    Sync{Batch: 1024, Bytes: 200 << 10, Age: 500 * time.Millisecond, Window: 4, Resend: 30 * time.Second, Keep: 30 * time.Second, Dictionary: true},
 		Console: Console{Listen: "127.0.0.1:8443"},
 		Journal: Journal{Retention: 14 * 24 * time.Hour, Technical: 90 * 24 * time.Hour, Deadline: 2 * time.Second},
 		Defaults: Lane{Order: "card_first", Present: 30 * time.Second, Measure: 8 * time.Second, Refer: 2 * time.Minute, Parked: 30 * time.Minute, Second: 30 * time.Second,
