@@ -88,6 +88,8 @@ type Deps struct {
 	Explain func(ctx context.Context, e *edge.Entry, in *text.Printer) (edge.Explanation, bool)
 	// Proof proves that an entry is in the journal, under a head of now. nil = none.
 	Proof func(ctx context.Context, seq uint64) (edge.Proof, edge.Head, error)
+	// Head is the tree head over all of the journal. nil = none.
+	Head func(ctx context.Context) (edge.Head, error)
 	// Inside lists who is believed inside; ResetPositions makes all positions
 	// unknown, on the word of two persons and with the code of a reason.
 	Inside         func(ctx context.Context) ([]edge.Inside, error)

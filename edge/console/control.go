@@ -91,7 +91,7 @@ type figures struct {
 func (c *Console) control(w http.ResponseWriter, r *http.Request) {
 	p := c.deps.Text.For(c.lang(r))
 	f, err := c.figures(r.Context(), p, c.now())
-	data := map[string]any{"F": f}
+	data := map[string]any{"F": f, "Head": c.head(r)}
 	if err != nil {
 		c.deps.Log.Warn("cannot read the journal", "err", err)
 		data["Message"] = c.say(r, "console.failed")

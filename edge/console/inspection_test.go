@@ -214,6 +214,15 @@ func TestEntryIsExplainedAndProved(t *testing.T) {
 	if w.Code != 200 || !strings.HasPrefix(w.Header().Get("Content-Disposition"), "attachment") || !strings.HasPrefix(w.Body.String(), "c2sp.org/tlog-proof@v1\n") {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
+	c.deps.Head = func(context.Context) (edge.Head, error) {
+		return edge.Head{Origin: "c/s/g/0", Size: 9, Root: sha256.Sum256([]byte("x"))}, nil
+	}
+	body = c.request("GET", "/control", nil, c.cookieOf("supervisor:2")).Body.String()
+	for _, want := range []string{"<dd>9</dd>", "<dd>LXEWQrcmsEQBYnyp&#43;6wy9chTD7GQPMTbAiWHF5IaSIE=</dd>", `<svg class="qr"`} {
+		if !strings.Contains(body, want) {
+			t.Errorf("the control room lacks %q", want)
+		}
+	}
 	for _, path := range []string{"/journal/9/proof", "/journal/x/proof"} {
 		if w := c.request("GET", path, nil, me); w.Code != 404 {
 			t.Errorf("%s: %d", path, w.Code)

@@ -13,8 +13,8 @@ import (
 	"gatehouse/edge"
 )
 
-// proofView is the proof of one entry: the head that a photograph can keep, and
-// where the rest is.
+// proofView is the head that a photograph can keep, and for one entry where the rest
+// of its proof is.
 type proofView struct {
 	Size uint64
 	Root string
@@ -32,13 +32,34 @@ func (c *Console) proof(r *http.Request, seq uint64) *proofView {
 		c.deps.Log.Warn("cannot prove an entry", "seq", seq, "err", err)
 		return nil
 	}
+	p := c.photograph(h)
+	if p != nil {
+		p.File = fmt.Sprintf("/journal/%d/proof", seq)
+	}
+	return p
+}
+
+// head is what a photograph keeps of the journal as a whole; nil where it gives none.
+func (c *Console) head(r *http.Request) *proofView {
+	if c.deps.Head == nil {
+		return nil
+	}
+	h, err := c.deps.Head(r.Context())
+	if err != nil {
+		c.deps.Log.Warn("cannot show the tree head", "err", err)
+		return nil
+	}
+	return c.photograph(h)
+}
+
+func (c *Console) photograph(h edge.Head) *proofView {
 	root := base64.StdEncoding.EncodeToString(h.Root[:])
 	svg, err := qrSVG(fmt.Sprintf("%s\n%d\n%s\n", h.Origin, h.Size, root))
 	if err != nil {
 		c.deps.Log.Warn("cannot draw a code", "err", err)
 		return nil
 	}
-	return &proofView{Size: h.Size, Root: root, QR: svg, File: fmt.Sprintf("/journal/%d/proof", seq)}
+	return &proofView{Size: h.Size, Root: root, QR: svg}
 }
 
 // qrSVG draws a QR code as one path, black on white in any theme.

@@ -13,7 +13,7 @@ import (
 
 // inspection gives the console what it shows of the journal beyond its lines.
 func (a *App) inspection(d *console.Deps) {
-	d.Explain, d.Proof, d.Inside, d.ResetPositions = a.explain, a.prove, a.inside, a.resetPositions
+	d.Explain, d.Proof, d.Head, d.Inside, d.ResetPositions = a.explain, a.prove, a.Journal.Head, a.inside, a.resetPositions
 }
 
 // explain says why a decision was what it was, by the policy that made it.
