@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"golang.org/x/text/collate"
 	"golang.org/x/text/language"
@@ -21,13 +23,37 @@ type found struct {
 	Name, Door, Category       string
 	Status, StatusCode, Reason string
 	Until                      string
-	Buttons                    []button // bring to a lane
-	Entries                    []line   // the last ones that concern it
-	Why                        string   // the newest of them stopped the person: in a sentence
+	Bring                      []bring
+	Changes                    []statusButton
+	Typed                      *passForm // what was typed about it and not carried out
+	Entries                    []line    // the last ones that concern it
+	Why                        string    // the newest of them stopped the person: in a sentence
 }
 
-// passEntries is how many entries of a pass its page shows, of the last journalScan.
-const passEntries = 3
+// bring are the buttons that bring somebody to a lane, one for each way to check who
+// they are.
+type bring struct {
+	Name    string
+	Buttons []button
+}
+
+// statusButton is a change of a pass that makes sense now.
+type statusButton struct {
+	Status       edge.PassStatus
+	Label, Class string
+}
+
+// passForm is the form that changes a pass, as it was posted.
+type passForm struct {
+	Pass   edge.PassID
+	Reason string
+}
+
+const (
+	passEntries = 3  // of a pass on its page, of the last journalScan
+	mostFound   = 20 // passes on one page
+	fewFound    = 3  // passes that are shown with all that can be done
+)
 
 // cardForms are the forms in which a card's number is typed, or sent by a reader that
 // poses as a keyboard, the likeliest first.
@@ -35,21 +61,30 @@ var cardForms = []string{"em-dec10", "em-hex", "uid", "w26", "w34", "qr"}
 
 // passes finds passes by building, unit and part of the name, or by a card, and
 // offers to bring one to a lane.
-func (c *Console) passes(w http.ResponseWriter, r *http.Request) { c.showPasses(w, r, "") }
+func (c *Console) passes(w http.ResponseWriter, r *http.Request) {
+	c.showPasses(w, r, map[string]any{}, http.StatusOK, nil)
+}
 
-func (c *Console) showPasses(w http.ResponseWriter, r *http.Request, message string) {
-	q := edge.PassQuery{Building: r.FormValue("building"), Unit: r.FormValue("unit"), Name: r.FormValue("name"), Limit: 20}
+// showPasses shows what is looked for; typed is what a refused form held.
+func (c *Console) showPasses(w http.ResponseWriter, r *http.Request, data map[string]any, code int, typed *passForm) {
+	q := edge.PassQuery{Building: r.FormValue("building"), Unit: r.FormValue("unit"), Name: r.FormValue("name"), Limit: mostFound + 1}
 	card := strings.TrimSpace(r.FormValue("card"))
-	data := map[string]any{"Query": q, "Message": message, "Lane": r.FormValue("lane"), "Searched": false}
-	if len(q.Building)+len(q.Unit)+len(q.Name)+len(card) > 200 {
-		data["Message"] = c.say(r, "console.too_long")
-		w.WriteHeader(http.StatusBadRequest)
-	} else if strings.TrimSpace(q.Building+q.Unit+q.Name+card) != "" {
+	data["Query"], data["Card"], data["Lane"], data["Searched"], data["More"] = q, card, r.FormValue("lane"), false, 0
+	fail := func(id string, status int) { data["Message"], code = c.say(r, id), status }
+	switch asked := q.Building + q.Unit + q.Name + card; {
+	case len(asked) > 200:
+		fail("console.too_long", http.StatusBadRequest)
+	case !utf8.ValidString(asked):
+		fail("refused.text", http.StatusBadRequest)
+	case strings.TrimSpace(asked) != "":
 		passes, err := c.find(r.Context(), q, card)
 		if err != nil {
 			c.deps.Log.Warn("cannot search the passes", "err", err)
-			data["Message"] = c.say(r, "console.failed")
-			w.WriteHeader(http.StatusInternalServerError)
+			fail("console.failed", http.StatusInternalServerError)
+			break
+		}
+		if len(passes) > mostFound {
+			passes, data["More"] = passes[:mostFound], mostFound
 		}
 		var ids []edge.PassID
 		for _, x := range passes {
@@ -57,12 +92,19 @@ func (c *Console) showPasses(w http.ResponseWriter, r *http.Request, message str
 		}
 		// Who looked at whom is in the journal before it is on the screen.
 		if len(ids) > 0 && c.record(r.Context(), edge.KindAccess, actorOf(r), map[string]any{"page": "passes", "passes": ids}) != nil {
-			data["Message"], passes = c.say(r, "console.failed"), nil
-			w.WriteHeader(http.StatusServiceUnavailable)
+			fail("console.failed", http.StatusServiceUnavailable)
+			break
 		}
 		c.collate(c.lang(r), passes)
-		data["Searched"], data["Passes"] = true, c.found(r, passes)
+		list := c.found(r, passes)
+		for i := range list {
+			if typed != nil && list[i].ID == typed.Pass {
+				list[i].Typed = typed
+			}
+		}
+		data["Searched"], data["Passes"], data["Few"] = true, list, len(list) <= fewFound
 	}
+	w.WriteHeader(code)
 	c.render(w, r, "passes.html", data)
 }
 
@@ -136,9 +178,20 @@ func (c *Console) found(r *http.Request, passes []edge.Pass) []found {
 			if at := r.FormValue("lane"); at != "" && at != v.Lane {
 				continue
 			}
+			b := bring{Name: cmp.Or(v.Name, v.Lane)}
 			for _, id := range identities {
-				f.Buttons = append(f.Buttons, button{Kind: edge.ActPresent, Lane: v.Lane, Identity: id, Label: v.Name + " · " + p.T("identity."+id)})
+				b.Buttons = append(b.Buttons, button{Kind: edge.ActPresent, Lane: v.Lane, Identity: id, Label: p.T("identity." + id)})
 			}
+			f.Bring = append(f.Bring, b)
+		}
+		if x.Status == edge.PassActive {
+			f.Changes = append(f.Changes, statusButton{edge.PassSuspended, p.T("console.suspend"), "deny"})
+		}
+		if x.Status != edge.PassLost {
+			f.Changes = append(f.Changes, statusButton{edge.PassLost, p.T("console.report_lost"), "deny"})
+		}
+		if x.Status != edge.PassActive {
+			f.Changes = append(f.Changes, statusButton{"", p.T("console.restore"), ""})
 		}
 		out = append(out, f)
 	}
@@ -148,31 +201,37 @@ func (c *Console) found(r *http.Request, passes []edge.Pass) []found {
 	return out
 }
 
-// changePass suspends or restores a pass, with a reason.
+// changePass suspends a pass, reports it lost or restores it, with a reason.
 func (c *Console) changePass(w http.ResponseWriter, r *http.Request) {
-	id, err := strconv.ParseInt(r.PostFormValue("pass"), 10, 64)
+	n, err := strconv.ParseInt(r.PostFormValue("pass"), 10, 64)
 	status := edge.PassStatus(r.PostFormValue("status"))
 	reason := strings.TrimSpace(r.PostFormValue("reason"))
-	message := "console.changed"
-	switch {
-	case err != nil || id < 1 || id > edge.MaxID || (status != "" && status != edge.PassSuspended && status != edge.PassLost):
-		message = "console.failed"
-		w.WriteHeader(http.StatusBadRequest)
-	case status != "" && (reason == "" || len(reason) > 200 || strings.ContainsFunc(reason, func(r rune) bool { return r < ' ' || r == 0x7f })):
-		message = "console.reason_needed"
-		w.WriteHeader(http.StatusBadRequest)
-	default:
-		if err := c.deps.Passes.SetStatus(r.Context(), edge.PassID(id), status, reason, actorOf(r)); err != nil {
-			c.deps.Log.Warn("cannot change a pass", "err", err)
-			message = "console.failed"
-			if errors.Is(err, edge.ErrUnknown) {
-				w.WriteHeader(http.StatusNotFound)
-			} else {
-				w.WriteHeader(http.StatusUnprocessableEntity)
-			}
-		}
+	form := passForm{Pass: edge.PassID(n), Reason: reason}
+	refuse := func(message string, code int) {
+		c.showPasses(w, r, map[string]any{"Message": message}, code, &form)
 	}
-	c.showPasses(w, r, c.say(r, message))
+	switch {
+	case err != nil || n < 1 || n > edge.MaxID || (status != "" && status != edge.PassSuspended && status != edge.PassLost):
+		refuse(c.say(r, "console.failed"), http.StatusBadRequest)
+		return
+	case reason == "":
+		refuse(c.say(r, "console.reason_needed"), http.StatusBadRequest)
+		return
+	case len(reason) > 200 || !utf8.ValidString(reason) || strings.ContainsFunc(reason, unicode.IsControl):
+		refuse(c.say(r, "refused.text"), http.StatusBadRequest)
+		return
+	}
+	switch err := c.deps.Passes.SetStatus(r.Context(), form.Pass, status, reason, actorOf(r)); {
+	case err == nil:
+		c.showPasses(w, r, map[string]any{"Done": c.say(r, "console.changed")}, http.StatusOK, nil)
+	case errors.Is(err, edge.ErrUnknown):
+		refuse(c.say(r, "console.nobody"), http.StatusNotFound)
+	case errors.Is(err, edge.ErrForbidden):
+		refuse(strings.TrimSpace(c.say(r, "console.forbidden")+" "+c.inWords(r, err)), http.StatusConflict)
+	default:
+		c.deps.Log.Warn("cannot change a pass", "pass", form.Pass, "err", err)
+		refuse(c.say(r, "console.failed"), http.StatusServiceUnavailable)
+	}
 }
 
 func (c *Console) laneView(name string) (edge.LaneView, bool) {

@@ -49,7 +49,7 @@ func (r *Registry) SetStatus(ctx context.Context, id edge.PassID, status edge.Pa
 				return err
 			}
 			if p.Status != edge.PassActive {
-				return fmt.Errorf("the roster itself says %s: change it in the roster", p.Status)
+				return edge.Refuse("in_roster", "the roster itself says %s: change it in the roster", p.Status)
 			}
 			return nil // nothing to take back
 		}

@@ -100,6 +100,9 @@ addEventListener("submit", async (e) => {
   }
 });
 
+// What a reader that poses as a keyboard sends takes the place of the last card.
+for (const i of document.querySelectorAll("[data-scan]")) i.addEventListener("focus", () => i.select());
+
 // Keys act on the lane that holds the focus, or on the only one that waits for
 // the guard.
 addEventListener("keydown", (e) => {
