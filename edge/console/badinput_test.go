@@ -1,7 +1,10 @@
 package console
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -12,6 +15,7 @@ import (
 	"strings"
 	"testing"
 
+	"gatehouse/edge"
 	"gatehouse/edge/console/accounts"
 )
 
@@ -50,6 +54,7 @@ var formsOf = map[string]url.Values{
 	"/people":    {"name": {"x"}, "role": {"guard"}, "number": {"77"}, "card": {""}},
 	"/people/8":  {"do": {"change"}, "name": {"周师傅"}, "role": {"guard"}, "card": {""}},
 	"/inspector": {"answer": {"x"}, "challenge": {"x"}},
+	"/devices":   {"lane": {"east-in"}, "test": {"lamps"}},
 }
 
 // anyForm is tried where formsOf knows no better.
@@ -214,6 +219,8 @@ func TestNothingTypedIsLost(t *testing.T) {
 		{"/relief", url.Values{"number": {"8"}, "secret": {"wrong!"}}, 403, []string{"编号、PIN 或密码不对", `value="8"`}},
 		{"/me", url.Values{"old": {pin}, "secret": {"111111"}, "secret2": {"111111"}}, 422, []string{"太容易被猜到"}},
 		{"/me", url.Values{"old": {pin}, "secret": {"864208"}, "secret2": {"864209"}}, 422, []string{"两次输入不一样"}},
+		{"/passes", url.Values{"pass": {"7"}, "status": {"suspended"}, "reason": {""}, "name": {"王 <b>"}}, 400, []string{"请写明原因", `value="王 &lt;b&gt;"`}},
+		{"/passes", url.Values{"pass": {"7"}, "status": {"lost"}, "reason": {"dropped\x07it"}, "card": {"0013530444"}, "building": {"1号楼"}}, 400, []string{"无法显示的字符", `value="0013530444"`, `value="1号楼"`}},
 		{"/inspector", url.Values{"answer": {"what I have"}}, 403, []string{"主管部门签发的凭证", ">what I have</textarea>"}},
 	} {
 		w := c.request("POST", x.path, x.form, manager, "Accept", "text/html")
@@ -344,6 +351,154 @@ func TestLimits(t *testing.T) {
 	a.RemoteAddr, b.RemoteAddr = "[2001:db8::1]:5", "[2001:db8::ffff:2]:6"
 	if address(a) != address(b) {
 		t.Errorf("%s and %s", address(a), address(b))
+	}
+}
+
+// A form that is turned away before anybody reads it comes back in the page, in the
+// person's language, with what was typed; a script is told in a line.
+func TestTurnedAwayWithWhatWasTyped(t *testing.T) {
+	s := newStreet()
+	s.passes[0].Reason = "x"
+	c := newConsole(t, s)
+	guard := c.cookieOf("guard:7")
+	typed := url.Values{"pass": {"7"}, "status": {"suspended"}, "reason": {"moved <away>"}, "second_pin": {"864208"}}
+	big := url.Values{"pass": {"7"}, "status": {"suspended"}, "reason": {"moved <away>" + strings.Repeat("长", 1<<19)}}
+	noise := func(r *http.Request) {
+		r.Body = io.NopCloser(strings.NewReader("pass=7&status=suspended&reason=moved <away>&x=%zz"))
+	}
+	tight := func(c *Console) { c.meter.limits = map[class]limit{forms: {0, 0, maxForm}, pages: {0, 0, 1024}} }
+	for _, x := range []struct {
+		name    string
+		form    url.Values
+		cookie  string
+		prepare func(c *Console)
+		change  func(r *http.Request)
+		code    int
+		zh, en  string
+		want    []string
+	}{
+		{name: "too big", form: big, cookie: guard, code: 413, zh: "内容超过了表单的限度", en: "too much for the form", want: []string{`<input name="reason" maxlength="200" value="moved &lt;away&gt;长`, `name="pass"`}},
+		{name: "no form", form: typed, cookie: guard, change: noise, code: 400, zh: "无法显示的字符", en: "characters that cannot be shown", want: []string{`value="moved &lt;away&gt;"`}},
+		{name: "too fast", form: typed, cookie: guard, prepare: tight, code: 429, zh: "操作太快", en: "Too much at once", want: []string{"<dd>moved &lt;away&gt;</dd>", `<input type="hidden" name="reason" value="moved &lt;away&gt;">`, `type="password" name="second_pin"`}},
+		{name: "session over", form: typed, cookie: "gatehouse=" + strings.Repeat("0", 43), code: 401, zh: "请先登录", en: "Log in first", want: []string{"<dd>moved &lt;away&gt;</dd>", `href="/enter" target="_blank"`, `<input type="hidden" name="status" value="suspended">`}},
+		{name: "sent again", form: url.Values{"pass": {"7"}, "status": {""}, "reason": {"moved <away>"}, "once": {"x"}}, cookie: guard, code: 409, zh: "这张表单已经提交过", en: "This was sent already", want: []string{"<dd>moved &lt;away&gt;</dd>"}},
+	} {
+		for lang, say := range map[string]string{"zh-Hans": x.zh, "en": x.en} {
+			c.meter = newMeter()
+			if x.prepare != nil {
+				x.prepare(c)
+			}
+			post := func(accept string) *httptest.ResponseRecorder {
+				f := maps.Clone(x.form)
+				if _, token, _ := strings.Cut(x.cookie, "="); !f.Has("once") {
+					f.Set("once", c.once.token(token))
+				}
+				r := httptest.NewRequest("POST", "/passes", strings.NewReader(f.Encode()))
+				r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+				r.Header.Set("Cookie", x.cookie+"; lang="+lang)
+				r.Header.Set("Accept", accept)
+				if x.change != nil {
+					x.change(r)
+				}
+				w := httptest.NewRecorder()
+				c.Handler().ServeHTTP(w, r)
+				return w
+			}
+			w := post("text/html")
+			body := w.Body.String()
+			if w.Code != x.code || !strings.Contains(body, say) || !strings.Contains(body, `<form method="post" action="/passes"`) || !strings.Contains(body, `name="once" value="`) {
+				t.Errorf("%s, %s: %d %.400s", x.name, lang, w.Code, body)
+			}
+			for _, want := range x.want {
+				if !strings.Contains(body, want) {
+					t.Errorf("%s, %s: the page lacks %q", x.name, lang, want)
+				}
+			}
+			if strings.Contains(body, "864208") || strings.Contains(body, "<away>") || len(body) > 16<<10 {
+				t.Errorf("%s, %s: a secret, markup or %d bytes come back", x.name, lang, len(body))
+			}
+			if w := post("application/json"); w.Code != x.code || !strings.HasPrefix(w.Header().Get("Content-Type"), "text/plain") || !strings.Contains(w.Body.String(), say) {
+				t.Errorf("%s, %s: a script is told %d %q", x.name, lang, w.Code, w.Body)
+			}
+		}
+	}
+	if len(s.changes) != 0 {
+		t.Errorf("something has changed: %q", s.changes)
+	}
+
+	// Pages that are turned away say so in a page too, and lead back to themselves.
+	c.meter = newMeter()
+	tight(c)
+	if w := c.request("GET", "/passes?name=x&lane=side", nil, guard, "Accept", "text/html"); w.Code != 429 || w.Header().Get("Retry-After") != "2" || !strings.Contains(w.Body.String(), "操作太快") || !strings.Contains(w.Body.String(), `href="/passes?name=x&amp;lane=side"`) {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	c.meter, c.deps.Record = nil, func(context.Context, edge.Kind, string, any) error { return errors.New("disk full") }
+	if w := c.request("GET", "/journal", nil, guard, "Accept", "text/html"); w.Code != 503 || !strings.Contains(w.Body.String(), "日志现在写不进去") || !strings.Contains(w.Body.String(), `href="/journal"`) {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+}
+
+// What was typed when the session had ended is sent after a login beside it, and
+// then counts.
+func TestSentAfterLoggingInAgain(t *testing.T) {
+	s := newStreet()
+	c := newConsole(t, s)
+	form := url.Values{"pass": {"7"}, "status": {"suspended"}, "reason": {"moved"}}
+	inputs := regexp.MustCompile(`<input type="hidden" name="([^"]+)" value="([^"]*)">`)
+	cookie := ""
+	for step, code := range []int{401, 409, 200} {
+		f := maps.Clone(form)
+		if step == 0 {
+			f.Set("once", "of the session that ended")
+		}
+		w := c.request("POST", "/passes", f, cookie, "Accept", "text/html")
+		if step == 2 {
+			if w.Code != code || strings.Join(s.changes, ",") != "7 suspended moved guard:7" {
+				t.Errorf("%d %q", w.Code, s.changes)
+			}
+			break
+		}
+		if w.Code != code {
+			t.Fatalf("step %d: %d", step, w.Code)
+		}
+		form = url.Values{}
+		for _, m := range inputs.FindAllStringSubmatch(w.Body.String(), -1) {
+			form.Add(m[1], m[2])
+		}
+		if step == 0 {
+			cookie = c.cookieOf("guard:7")
+		}
+	}
+}
+
+// Every counter that a driver has is in words.
+func TestCountersSpeak(t *testing.T) {
+	c := newConsole(t, newStreet())
+	count := regexp.MustCompile(`(?:Count\("|Detail\["|counts\["|Detail = map\[string\]uint64\{"|: l\.Free >> 20, ")([a-z_]+)"`)
+	n := 0
+	for _, pattern := range []string{"../../device/*/*.go", "../../cmd/internal/app/board.go"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range files {
+			if strings.HasSuffix(f, "_test.go") {
+				continue
+			}
+			src, err := os.ReadFile(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range count.FindAllSubmatch(src, -1) {
+				n++
+				if !c.deps.Text.For("en").Has("count." + string(m[1])) {
+					t.Errorf("%s: count.%s has no words", f, m[1])
+				}
+			}
+		}
+	}
+	if n < 15 {
+		t.Errorf("only %d counters were found", n)
 	}
 }
 

@@ -140,5 +140,5 @@ func address(r *http.Request) string {
 // tooMany refuses for now.
 func (c *Console) tooMany(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Retry-After", "2")
-	http.Error(w, c.say(r, "people.slow_down"), http.StatusTooManyRequests)
+	c.turnAway(w, r, turnedAway{say: "people.slow_down", code: http.StatusTooManyRequests})
 }

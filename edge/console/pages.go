@@ -126,10 +126,16 @@ func (c *Console) find(ctx context.Context, q edge.PassQuery, card string) ([]ed
 }
 
 // collate sorts passes as a reader of the language expects: by building and unit,
-// whose numbers count as numbers, and name.
+// whose numbers count as numbers, and name; who lives nowhere here comes last.
 func (c *Console) collate(lang string, passes []edge.Pass) {
 	by := collate.New(language.Make(lang), collate.Numeric, collate.IgnoreCase)
 	slices.SortStableFunc(passes, func(a, b edge.Pass) int {
+		if none := a.Building == ""; none != (b.Building == "") {
+			if none {
+				return 1
+			}
+			return -1
+		}
 		return cmp.Or(by.CompareString(a.Building, b.Building), by.CompareString(a.Unit, b.Unit), by.CompareString(a.Name, b.Name))
 	})
 }

@@ -24,7 +24,9 @@ func TestPasses(t *testing.T) {
 	if strings.Contains(w.Body.String(), "<legend>东门出口") {
 		t.Error("a lane that nobody asked for is offered")
 	}
-	if w := c.request("GET", "/passes?name=break", nil, me); w.Code != http.StatusInternalServerError || !strings.Contains(w.Body.String(), "没有办成") {
+	s.broken = errors.New("disk full")
+	w = c.request("GET", "/passes?name=x", nil, me)
+	if s.broken = nil; w.Code != http.StatusInternalServerError || !strings.Contains(w.Body.String(), "没有办成") {
 		t.Errorf("%d", w.Code)
 	}
 	if w := c.request("GET", "/passes?name="+strings.Repeat("x", 300), nil, me); w.Code != http.StatusBadRequest {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/http"
 	"slices"
-	"strings"
 	"time"
 
 	"gatehouse/edge"
@@ -169,30 +168,30 @@ func (c *Console) guarded(rt route) http.HandlerFunc {
 		if known {
 			caller = token
 		}
+		r.Body = http.MaxBytesReader(w, r.Body, limits[rt.class].body)
 		if c.meter != nil && !c.meter.allow(caller, rt.class) {
 			c.tooMany(w, r)
 			return
 		}
-		r.Body = http.MaxBytesReader(w, r.Body, limits[rt.class].body)
-		html := r.Method == http.MethodGet && strings.Contains(r.Header.Get("Accept"), "text/html")
+		opens := r.Method == http.MethodGet && wantsPage(r)
 		switch {
 		case rt.who == public:
 		case !known:
-			if html {
+			if opens {
 				http.Redirect(w, r, "/enter", http.StatusSeeOther)
 				return
 			}
-			http.Error(w, c.say(r, "people.enter_first"), http.StatusUnauthorized)
+			c.turnAway(w, r, turnedAway{say: "people.enter_first", code: http.StatusUnauthorized, first: "/enter", firstSays: "console.enter"})
 			return
 		case s.MustChange && rt.who != session:
-			if html {
+			if opens {
 				http.Redirect(w, r, "/me", http.StatusSeeOther)
 				return
 			}
-			http.Error(w, c.say(r, "people.choose_first"), http.StatusForbidden)
+			c.turnAway(w, r, turnedAway{say: "people.choose_first", code: http.StatusForbidden, first: "/me", firstSays: "people.choose"})
 			return
 		case !has(s.Role, rt.who):
-			if html {
+			if wantsPage(r) {
 				w.WriteHeader(http.StatusForbidden)
 				c.render(w, r, "forbidden.html", nil)
 				return
@@ -206,7 +205,7 @@ func (c *Console) guarded(rt route) http.HandlerFunc {
 		// Who answers for the people at a lane sees them also when the journal takes
 		// nothing more: then they are needed most.
 		if r.Method == http.MethodGet && slices.Contains(personal, rt.who) && c.viewed(r, token, rt.who) != nil && (rt.who != watch || !has(s.Role, act)) {
-			http.Error(w, c.say(r, "console.failed"), http.StatusServiceUnavailable)
+			c.turnAway(w, r, turnedAway{say: "people.not_recorded", code: http.StatusServiceUnavailable})
 			return
 		}
 		if rt.class == forms && !c.once.take(token, r.PostForm.Get("once")) {
