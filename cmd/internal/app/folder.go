@@ -34,6 +34,10 @@ func (a *App) takeFolder() error {
 		return hint(err)
 	}
 	if a.o.Beside {
+		var s unix.Statfs_t
+		if err := unix.Statfs(dir, &s); err == nil && s.Flags&unix.ST_RDONLY != 0 {
+			return hint(unix.EROFS)
+		}
 		return nil
 	}
 	if r, err := roomOf(dir); err == nil && r.free < startRoom {

@@ -126,6 +126,13 @@ func TestStartOnAReadOnlyMedium(t *testing.T) {
 	if err := unix.Mount("", cfg.State, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
 		t.Fatal(err)
 	}
+	beside := o
+	beside.Beside = true
+	if a, err := Build(t.Context(), cfg, beside); err == nil {
+		t.Errorf("a look beside the daemon finds nothing wrong; %v", a.Close())
+	} else if !strings.Contains(err.Error(), "can only be read") {
+		t.Errorf("a look beside the daemon: %v", err)
+	}
 	fed := manager(t, t.TempDir())
 	o.Notifier = &Notifier{Log: slog.New(slog.DiscardHandler)}
 	_, why := Build(t.Context(), cfg, o)

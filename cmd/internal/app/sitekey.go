@@ -30,6 +30,9 @@ func SiteKeys(path string, make bool) ([]edge.CredentialKey, error) {
 		}
 		src, err = os.ReadFile(path)
 	}
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, fmt.Errorf("cannot read the site key: %w (it is root's: run this as root, or let the service do it, which is handed a copy: systemctl start gatehouse)", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the site key: %w", err)
 	}

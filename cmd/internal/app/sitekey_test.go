@@ -3,8 +3,11 @@ package app
 import (
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestSiteKeys(t *testing.T) {
@@ -41,5 +44,30 @@ func TestSiteKeys(t *testing.T) {
 		if (err == nil) != (c.want == "") || (err != nil && !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("%q: %v, want %q", c.text, err, c.want)
 		}
+	}
+}
+
+// Whoever may not look into root's folder is told what to do.
+func TestSiteKeyOfRoot(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only root can try it as somebody else; .ci/run is root")
+	}
+	dir := filepath.Join(t.TempDir(), "keys")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	said := make(chan error)
+	go func() {
+		// The thread that is somebody else ends with this goroutine.
+		runtime.LockOSThread()
+		if err := unix.Setfsuid(65534); err != nil {
+			said <- err
+			return
+		}
+		_, err := SiteKeys(filepath.Join(dir, "site.key"), true)
+		said <- err
+	}()
+	if err := <-said; err == nil || !strings.Contains(err.Error(), "run this as root") || !strings.Contains(err.Error(), "systemctl start gatehouse") {
+		t.Errorf("%v", err)
 	}
 }
