@@ -86,6 +86,8 @@ type Deps struct {
 	// Explain says why a decision was what it was; false when its policy is not kept
 	// here. nil = no explanations.
 	Explain func(ctx context.Context, e *edge.Entry, in *text.Printer) (edge.Explanation, bool)
+	// Origin names the journal, for references to its entries.
+	Origin func() string
 	// Proof proves that an entry is in the journal, under a head of now. nil = none.
 	Proof func(ctx context.Context, seq uint64) (edge.Proof, edge.Head, error)
 	// Head is the tree head over all of the journal. nil = none.

@@ -264,7 +264,7 @@ func (c *Console) request(method, path string, form url.Values, cookie string, h
 func TestLanePage(t *testing.T) {
 	c := newConsole(t, newStreet())
 	for lang, want := range map[string][]string{
-		"zh-Hans": {"王*明", "居民", "老人", "37.8 ±0.3 ℃", "达到或超过标准", "人工处理", "体温达到或超过标准", "街道防疫办", "后面还有 3 位", "就医（已看证明）", "请到一旁", "请先用另一支体温计复核", "在一旁等候", "G* O*", "红外对射", "上一位： 李* · 放行", "该户这两天已经外出过", "就医（已看证明） · guard:7", "工作人员 8", " 测温仪: 没有找到", "待上传 2"},
+		"zh-Hans": {"王*明", "居民", "老人", "37.8 ±0.3 ℃", "达到或超过标准", "人工处理", "体温达到或超过标准", "街道防疫办", "后面还有 3 位", "就医（已看证明）", "请到一旁", "请先用另一支体温计复核", "在一旁等候", "G* O*", "红外对射", "上一位： 李* · 放行", "该户这两天已经外出过", "就医（已看证明） · 值班员 7", "工作人员 8", " 测温仪: 没有找到", "待上传 2"},
 		"en":      {"resident", "elderly", "at or above the threshold", "the guard decides", "Temperature at or above the threshold", "3 waiting behind", "Medical (proof seen)", "Step aside", "beam", "Before: 李* · admit", "No card? Find the pass"},
 	} {
 		w := c.request("GET", "/", nil, c.cookieOf("guard:7")+"; lang="+lang)
@@ -433,7 +433,7 @@ func TestJournalPages(t *testing.T) {
 			t.Errorf("%s: %d", query, w.Code)
 		}
 	}
-	if w := c.request("GET", "/journal/1", nil, me); w.Code != 200 || !strings.Contains(w.Body.String(), "<dt>pass.category</dt><dd>worker</dd>") || !strings.Contains(w.Body.String(), "&#34;kind&#34;:&#34;decision&#34;") {
+	if w := c.request("GET", "/journal/1", nil, me); w.Code != 200 || !strings.Contains(w.Body.String(), "<dt>类别</dt><dd>工作人员</dd>") || !strings.Contains(w.Body.String(), "&#34;kind&#34;:&#34;decision&#34;") {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
 	if w := c.request("GET", "/journal/0", nil, me); w.Code != 200 || !strings.Contains(w.Body.String(), "内容已按期限删除") {

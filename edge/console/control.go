@@ -190,7 +190,7 @@ func (c *Console) figures(ctx context.Context, p *text.Printer, now time.Time) (
 		f.Lanes = append(f.Lanes, l)
 	}
 	for o, n := range overrides {
-		o.Count = n
+		o.Actor, o.Count = actorInWords(p, o.Actor), n
 		f.Overrides = append(f.Overrides, o)
 	}
 	slices.SortFunc(f.Overrides, func(a, b override) int {

@@ -63,6 +63,7 @@ func (c *Console) showDevices(w http.ResponseWriter, r *http.Request, data map[s
 	data["Devices"], data["Status"], data["Clock"] = rows, c.status(p), c.clock(p)
 	if c.deps.Sync != nil {
 		s := syncLine{SyncStatus: c.deps.Sync()}
+		s.Error = troubleInWords(p, s.Error)
 		if !s.SyncStatus.Since.IsZero() {
 			s.Since = p.LatelySeconds(s.SyncStatus.Since.In(c.cfg.Location), c.now())
 		}
@@ -96,6 +97,7 @@ func (c *Console) showDevices(w http.ResponseWriter, r *http.Request, data map[s
 }
 
 func (c *Console) deviceRow(p *text.Printer, d edge.DeviceHealth) deviceRow {
+	d.LastError = troubleInWords(p, d.LastError)
 	x := deviceRow{DeviceHealth: d, Name: c.deviceName(p, d.Serves), Is: p.T("device." + string(d.State)), Bad: faulty(d.State)}
 	if !d.Since.IsZero() {
 		x.Since = p.Lately(d.Since.In(c.cfg.Location), c.now())

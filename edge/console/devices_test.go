@@ -89,7 +89,7 @@ func TestTryDevices(t *testing.T) {
 // What the journal says of tests is in words.
 func TestTestLine(t *testing.T) {
 	c := newConsole(t, newStreet())
-	for data, want := range map[string]string{`{"test":"barrier"}`: "Barrier · installer:5", `{"test":"barrier","persons":2}`: "Barrier · 2 went through · installer:5", `{"test":"siren"}`: "siren · installer:5", `[]`: "installer:5"} {
+	for data, want := range map[string]string{`{"test":"barrier"}`: "Barrier · installer 5", `{"test":"barrier","persons":2}`: "Barrier · 2 went through · installer 5", `{"test":"siren"}`: "siren · installer 5", `[]`: "installer 5"} {
 		e := edge.Entry{Kind: edge.KindTest, Lane: "east-in", Of: -1, Actor: "installer:5", Data: []byte(data)}
 		b, err := e.AppendJSON(nil)
 		if err != nil {

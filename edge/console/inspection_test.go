@@ -183,10 +183,10 @@ func TestControlRoom(t *testing.T) {
 	if f.Untrusted != "2.0" {
 		t.Errorf("the clock was not trusted for %s hours", f.Untrusted)
 	}
-	if len(f.Overrides) != 2 || f.Overrides[0] != (override{"guard:7", "admit", "Medical (proof seen)", 2}) || f.Overrides[1].Actor != "guard:8" {
+	if len(f.Overrides) != 2 || f.Overrides[0] != (override{"guard 7", "admit", "Medical (proof seen)", 2}) || f.Overrides[1].Actor != "guard 8" {
 		t.Errorf("%+v", f.Overrides)
 	}
-	if w := c.request("GET", "/control", nil, c.cookieOf("supervisor:2")); w.Code != 200 || !strings.Contains(w.Body.String(), "guard:8") {
+	if w := c.request("GET", "/control", nil, c.cookieOf("supervisor:2")); w.Code != 200 || !strings.Contains(w.Body.String(), "值班员 8") {
 		t.Errorf("%d", w.Code)
 	}
 }

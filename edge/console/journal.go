@@ -1,16 +1,17 @@
 package console
 
 import (
-	"bytes"
-	"encoding/json"
+	"context"
 	"errors"
+	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"gatehouse/edge"
-	"gatehouse/edge/text"
 )
 
 // How much of the journal one page reads: enough to find something by its lane
@@ -22,83 +23,208 @@ const (
 
 // filter is what the journal's page shows.
 type filter struct {
-	Lane, Kind, Outcome string
-	Pass                edge.PassID
-	Before              uint64 // only entries below it; 0 = from the newest
+	Lane, Kind, Outcome, Actor string
+	Pass                       edge.PassID
+	From, To                   string // as typed
+	Reference                  string
+	Before                     uint64 // only entries below it; 0 = from the newest
+
+	from, to int64 // UTC ms: from and before; 0 = open
 }
 
 func (f filter) admits(e *edge.Entry) bool {
 	return (f.Lane == "" || e.Lane == f.Lane) && (f.Kind == "" || string(e.Kind) == f.Kind) && (f.Outcome == "" || string(e.Outcome) == f.Outcome) &&
+		(f.Actor == "" || byActor(f.Actor, e.Actor)) && (f.from == 0 || e.Stamp.Time >= f.from) && (f.to == 0 || e.Stamp.Time < f.to) &&
 		(f.Pass == 0 || (e.Facts != nil && e.Facts.Pass != nil && e.Facts.Pass.ID == f.Pass))
 }
 
-// journal shows entries, newest first, by lane, kind, outcome or pass.
-func (c *Console) journal(w http.ResponseWriter, r *http.Request) {
-	q := r.URL.Query()
-	f := filter{Lane: q.Get("lane"), Kind: q.Get("kind"), Outcome: q.Get("outcome")}
-	var err1, err2 error
+// byActor says whether an actor is who was asked for: by number, by role, or as the
+// journal writes it.
+func byActor(asked, actor string) bool {
+	role, number, _ := strings.Cut(actor, ":")
+	return asked == actor || asked == role || (number != "" && asked == number)
+}
+
+// typedTime reads what a browser's field for a date and a time sends. A time to the
+// minute, or a day, that is the last one is meant as a whole.
+func (c *Console) typedTime(s string, last bool) (int64, error) {
+	for _, x := range []struct {
+		layout string
+		whole  func(time.Time) time.Time
+	}{
+		{"2006-01-02T15:04", func(t time.Time) time.Time { return t.Add(time.Minute) }},
+		{"2006-01-02T15:04:05", func(t time.Time) time.Time { return t.Add(time.Second) }},
+		{time.DateOnly, func(t time.Time) time.Time { return t.AddDate(0, 0, 1) }},
+	} {
+		if t, err := time.ParseInLocation(x.layout, strings.TrimSpace(s), c.cfg.Location); err == nil {
+			if last {
+				t = x.whole(t)
+			}
+			return t.UnixMilli(), nil
+		}
+	}
+	return 0, fmt.Errorf("%q is not a time", s)
+}
+
+// filterOf reads what was asked for; an error is the id of what to tell.
+func (c *Console) filterOf(q url.Values) (f filter, wrong string) {
+	f = filter{Lane: q.Get("lane"), Kind: q.Get("kind"), Outcome: q.Get("outcome"), Actor: strings.TrimSpace(q.Get("actor")), From: q.Get("from"), To: q.Get("to"), Reference: q.Get("ref")}
+	var errs [4]error
 	if s := strings.TrimSpace(q.Get("pass")); s != "" {
 		var n int64
-		n, err1 = strconv.ParseInt(s, 10, 64)
+		n, errs[0] = strconv.ParseInt(s, 10, 64)
 		f.Pass = edge.PassID(n)
 	}
 	if s := q.Get("before"); s != "" {
-		f.Before, err2 = strconv.ParseUint(s, 10, 63)
+		f.Before, errs[1] = strconv.ParseUint(s, 10, 63)
 	}
-	data := map[string]any{"Filter": f, "Lanes": c.deps.Lanes.Views(),
-		"Kinds":    []edge.Kind{edge.KindDecision, edge.KindPassage, edge.KindAction, edge.KindFire, edge.KindDevice, edge.KindPolicy, edge.KindRegistry, edge.KindAccess, edge.KindSession, edge.KindAccount, edge.KindStart},
-		"Outcomes": []edge.Outcome{edge.Admit, edge.Remeasure, edge.Refer, edge.Deny}}
-	if errors.Join(err1, err2) != nil {
-		data["Message"] = c.say(r, "console.not_a_number")
-		w.WriteHeader(http.StatusBadRequest)
+	if f.From != "" {
+		f.from, errs[2] = c.typedTime(f.From, false)
+	}
+	if f.To != "" {
+		f.to, errs[3] = c.typedTime(f.To, true)
+	}
+	switch {
+	case errs[0] != nil || errs[1] != nil:
+		wrong = "console.not_a_number"
+	case errs[2] != nil || errs[3] != nil:
+		wrong = "journal.not_a_time"
+	case f.from != 0 && f.to != 0 && f.from >= f.to:
+		wrong = "journal.backwards"
+	case len(f.Actor) > 60:
+		wrong = "console.too_long"
+	}
+	return f, wrong
+}
+
+// journalKinds are what the journal can be asked for.
+var journalKinds = []edge.Kind{edge.KindDecision, edge.KindPassage, edge.KindAction, edge.KindAlert, edge.KindFire, edge.KindDevice, edge.KindTest, edge.KindClock, edge.KindPolicy, edge.KindRegistry, edge.KindCommand,
+	edge.KindAccess, edge.KindSession, edge.KindAccount, edge.KindStart, edge.KindStop, edge.KindAbandoned, edge.KindEpoch, edge.KindCarried, edge.KindSnapshot, edge.KindPurge, edge.KindDecommission}
+
+// journal shows entries, newest first, by lane, kind, outcome, actor, time or pass,
+// and leads to the one that a person's reference names.
+func (c *Console) journal(w http.ResponseWriter, r *http.Request) {
+	q, p := r.URL.Query(), c.deps.Text.For(c.lang(r))
+	f, wrong := c.filterOf(q)
+	data := map[string]any{"Filter": f, "Lanes": c.deps.Lanes.Views(), "Kinds": journalKinds, "Outcomes": []edge.Outcome{edge.Admit, edge.Remeasure, edge.Refer, edge.Deny}}
+	refuse := func(id string, code int) {
+		data["Message"] = p.T(id)
+		w.WriteHeader(code)
 		c.render(w, r, "journal.html", data)
+	}
+	if strings.TrimSpace(f.Reference) != "" {
+		seq, err := edge.ParseReference(c.origin(), f.Reference)
+		if err != nil || seq >= c.deps.Journal.Size() {
+			refuse("journal.no_reference", http.StatusNotFound)
+			return
+		}
+		http.Redirect(w, r, fmt.Sprintf("/journal/%d", seq), http.StatusSeeOther)
+		return
+	}
+	if wrong != "" {
+		refuse(wrong, http.StatusBadRequest)
 		return
 	}
 	if f.Pass != 0 && c.record(r.Context(), edge.KindAccess, actorOf(r), map[string]any{"page": "journal", "passes": []edge.PassID{f.Pass}}) != nil {
-		data["Message"] = c.say(r, "console.failed")
-		w.WriteHeader(http.StatusServiceUnavailable)
-		c.render(w, r, "journal.html", data)
+		refuse("console.failed", http.StatusServiceUnavailable)
 		return
 	}
-	p := c.deps.Text.For(c.lang(r))
-	end := c.deps.Journal.Size()
+	begin, end := uint64(0), c.deps.Journal.Size()
+	var errs [2]error
+	if f.to != 0 {
+		end, errs[0] = c.since(r.Context(), f.to)
+	}
+	if f.from != 0 {
+		begin, errs[1] = c.since(r.Context(), f.from)
+	}
 	if f.Before > 0 {
 		end = min(end, f.Before)
 	}
-	stop := end - min(end, journalScan)
+	err := errors.Join(errs[:]...)
+	stop := max(begin, end-min(end, journalScan))
 	var lines []line
-	for end > stop && len(lines) < journalRows {
+	last := c.now()
+	for err == nil && end > stop && len(lines) < journalRows {
 		from := max(stop, end-min(end, 200))
-		stored, err := c.deps.Journal.Read(r.Context(), from, int(end-from), 4<<20)
-		if err != nil {
-			c.deps.Log.Warn("cannot read the journal", "err", err)
-			data["Message"] = c.say(r, "console.failed")
+		var stored []edge.Stored
+		if stored, err = c.deps.Journal.Read(r.Context(), from, int(end-from), 4<<20); err != nil {
 			break
 		}
 		for _, s := range slices.Backward(stored) {
 			if s.Seq >= end || len(lines) == journalRows {
 				continue
 			}
-			if l, e, ok := c.line(p, s); ok && f.admits(e) {
-				lines = append(lines, l)
+			if l, e, ok := c.line(p, s); ok {
+				last = c.at(e.Stamp.Time)
+				if f.admits(e) {
+					lines = append(lines, l)
+				}
 			}
 		}
 		end = from
+	}
+	if err != nil {
+		c.deps.Log.Warn("cannot read the journal", "err", err)
+		data["Message"] = p.T("console.failed")
 	}
 	next := end
 	if len(lines) == journalRows {
 		next = lines[len(lines)-1].Seq
 	}
-	older := q
-	older.Set("before", strconv.FormatUint(next, 10))
 	data["Entries"] = lines
-	if next > 0 {
-		data["Older"] = "/journal?" + older.Encode()
+	if next > begin && err == nil {
+		q.Set("before", strconv.FormatUint(next, 10))
+		data["Older"] = "/journal?" + q.Encode()
+		data["Searched"] = p.T("journal.searched", "Time", p.Lately(last, c.now()))
 	}
 	c.render(w, r, "journal.html", data)
 }
 
-// fact is one fact that the decision saw.
+// since finds the first entry from a time on. Entries stand in the order in which
+// they were written; where the clock has leapt back between them, either side of the
+// leap may be found.
+func (c *Console) since(ctx context.Context, ms int64) (uint64, error) {
+	low, high := uint64(0), c.deps.Journal.Size()
+	for low < high {
+		mid := low + (high-low)/2
+		stored, err := c.deps.Journal.Read(ctx, mid, 1, 1)
+		if err != nil {
+			return 0, err
+		}
+		if len(stored) == 0 || stored[0].Seq >= high {
+			high = mid // the content of all from here is gone
+			continue
+		}
+		e, err := edge.DecodeEntry(stored[0].Line)
+		switch {
+		case err != nil:
+			low = stored[0].Seq + 1 // journal verify is who tells of it
+		case e.Stamp.Time >= ms:
+			high = mid
+		default:
+			low = stored[0].Seq + 1
+		}
+	}
+	return low, nil
+}
+
+// origin is the log's, which references go by.
+func (c *Console) origin() string {
+	if c.deps.Origin == nil {
+		return c.cfg.Gate
+	}
+	return c.deps.Origin()
+}
+
+// reference is what a person is told to ask by; empty without an entry.
+func (c *Console) reference(seq int64) string {
+	if seq < 0 {
+		return ""
+	}
+	return edge.Reference(c.origin(), uint64(seq))
+}
+
+// fact is one fact that the decision saw, or one thing that an entry holds.
 type fact struct{ Name, Value string }
 
 // entry shows one entry: what was decided, by which rules, on which facts, and
@@ -138,11 +264,12 @@ func (c *Console) entry(w http.ResponseWriter, r *http.Request) {
 	}
 	l.Time = p.Instant(c.at(e.Stamp.Time))
 	data["Line"], data["Entry"], data["Raw"] = l, e, string(stored.Line)
+	data["Lane"], data["Actor"], data["Reference"] = c.laneName(e.Lane), actorInWords(p, e.Actor), c.reference(int64(seq))
 	if e.Of >= 0 {
 		data["Of"] = e.Of
 	}
 	if e.Facts != nil {
-		data["Facts"] = facts(p, e.Facts)
+		data["Facts"] = factsInWords(p, e.Facts)
 	}
 	if c.deps.Explain != nil && e.Kind == edge.KindDecision && e.Facts != nil {
 		if x, ok := c.deps.Explain(r.Context(), e, p); ok {
@@ -153,38 +280,7 @@ func (c *Console) entry(w http.ResponseWriter, r *http.Request) {
 		data["Proof"] = v
 	}
 	if len(e.Data) > 0 {
-		data["Data"] = string(e.Data)
+		data["Data"] = c.dataInWords(p, e)
 	}
 	c.render(w, r, "entry.html", data)
-}
-
-// facts lists the facts, in words where there are some and else under the names that
-// policies use.
-func facts(p *text.Printer, f *edge.Facts) []fact {
-	b, err := json.Marshal(f)
-	if err != nil {
-		return nil
-	}
-	dec := json.NewDecoder(bytes.NewReader(b))
-	dec.UseNumber()
-	var v any
-	if dec.Decode(&v) != nil {
-		return nil
-	}
-	var out []fact
-	var walk func(name string, v any)
-	walk = func(name string, v any) {
-		m, ok := v.(map[string]any)
-		if !ok {
-			text, _ := json.Marshal(v)
-			out = append(out, fact{word(p, "fact.", name), strings.Trim(string(text), `"`)})
-			return
-		}
-		for k, v := range m {
-			walk(strings.TrimPrefix(name+"."+k, "."), v)
-		}
-	}
-	walk("", v)
-	slices.SortFunc(out, func(a, b fact) int { return strings.Compare(a.Name, b.Name) })
-	return out
 }

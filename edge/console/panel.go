@@ -419,8 +419,9 @@ func (c *Console) line(p *text.Printer, s edge.Stored) (line, *edge.Entry, bool)
 	if e.Kind == edge.KindTest {
 		l.Why = testLine(p, e.Data)
 	}
+	l.Why = strings.Join(clean(l.Why, gist(p, e)), " · ")
 	if strings.Contains(e.Actor, ":") {
-		l.Why = strings.Join(clean(l.Why, e.Actor), " · ")
+		l.Why = strings.Join(clean(l.Why, actorInWords(p, e.Actor)), " · ")
 	}
 	if e.Facts != nil && e.Facts.Pass != nil {
 		l.Why = strings.Join(clean(fmt.Sprintf("%s %d", word(p, "category.", e.Facts.Pass.Category), e.Facts.Pass.ID), l.Why), " · ")

@@ -14,6 +14,7 @@ import (
 // inspection gives the console what it shows of the journal beyond its lines.
 func (a *App) inspection(d *console.Deps) {
 	d.Explain, d.Proof, d.Head, d.Inside, d.ResetPositions = a.explain, a.prove, a.Journal.Head, a.inside, a.resetPositions
+	d.Origin = func() string { return edge.Origin(a.cfg.Community, a.cfg.Site, a.cfg.Gate, a.Journal.Epoch()) }
 }
 
 // explain says why a decision was what it was, by the policy that made it.
