@@ -38,6 +38,9 @@ func (f filter) admits(e *edge.Entry) bool {
 		(f.Pass == 0 || (e.Facts != nil && e.Facts.Pass != nil && e.Facts.Pass.ID == f.Pass))
 }
 
+// narrows says whether anything is asked for but the newest entries.
+func (f filter) narrows() bool { f.Before, f.Reference = 0, ""; return f != filter{} }
+
 // byActor says whether an actor is who was asked for: by number, by role, or as the
 // journal writes it.
 func byActor(asked, actor string) bool {
@@ -106,7 +109,7 @@ var journalKinds = []edge.Kind{edge.KindDecision, edge.KindPassage, edge.KindAct
 func (c *Console) journal(w http.ResponseWriter, r *http.Request) {
 	q, p := r.URL.Query(), c.deps.Text.For(c.lang(r))
 	f, wrong := c.filterOf(q)
-	data := map[string]any{"Filter": f, "Lanes": c.deps.Lanes.Views(), "Kinds": journalKinds, "Outcomes": []edge.Outcome{edge.Admit, edge.Remeasure, edge.Refer, edge.Deny}}
+	data := map[string]any{"Filter": f, "Filtered": f.narrows(), "Lanes": c.deps.Lanes.Views(), "Kinds": journalKinds, "Outcomes": []edge.Outcome{edge.Admit, edge.Remeasure, edge.Refer, edge.Deny}}
 	refuse := func(id string, code int) {
 		data["Message"] = p.T(id)
 		w.WriteHeader(code)
