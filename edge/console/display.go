@@ -196,10 +196,8 @@ func (c *Console) rulesAddress(r *http.Request) string {
 	if host == "" {
 		return ""
 	}
-	u := url.URL{Scheme: "https", Host: net.JoinHostPort(host, port), Path: "/rules"}
-	if c.cfg.Certificates == nil {
-		u.Scheme = "http"
-	}
+	// Without TLS, on the same port: see plain.
+	u := url.URL{Scheme: "http", Host: net.JoinHostPort(host, port), Path: "/rules"}
 	return u.String()
 }
 

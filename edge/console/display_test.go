@@ -3,7 +3,9 @@ package console
 import (
 	"bytes"
 	"fmt"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +14,7 @@ import (
 	"time"
 
 	"gatehouse/edge"
+	"gatehouse/edge/clock"
 	"gatehouse/edge/text"
 )
 
@@ -146,5 +149,32 @@ func TestIdleDisplayTells(t *testing.T) {
 	// On this machine only, no telephone could follow a link.
 	if strings.Contains(body, "/rules.png") {
 		t.Error("the display shows an address that only this machine has")
+	}
+}
+
+// elsewhere is a listener that says another address than its own.
+type elsewhere struct {
+	net.Listener
+	addr net.TCPAddr
+}
+
+func (e elsewhere) Addr() net.Addr { return &e.addr }
+
+// The code on the display leads a telephone where it meets no warning: it does not
+// know the gate's certificate.
+func TestRulesLinkNeedsNoCertificate(t *testing.T) {
+	c := newConsole(t, newStreet())
+	c.cfg.Certificates = certificates(t, t.TempDir(), clock.NewFake(built, 480))
+	c.ln = elsewhere{c.ln, net.TCPAddr{IP: net.IPv4(192, 168, 7, 1), Port: 8443}}
+	for host, want := range map[string]string{"localhost:8443": "http://192.168.7.1:8443/rules", "gate.estate.example:8443": "http://gate.estate.example:8443/rules"} {
+		r := httptest.NewRequest("GET", "/display/east-in", nil)
+		r.Host = host
+		if got := c.rulesAddress(r); got != want {
+			t.Errorf("asked as %s: %s, want %s", host, got, want)
+		}
+		w := httptest.NewRecorder()
+		if c.Handler().ServeHTTP(w, r); !strings.Contains(w.Body.String(), want) || !strings.Contains(w.Body.String(), "/rules.png") {
+			t.Errorf("the display does not show %s", want)
+		}
 	}
 }

@@ -89,15 +89,17 @@ type peeked struct {
 
 func (p *peeked) Read(b []byte) (int, error) { return p.r.Read(b) }
 
-// plain is what is served without TLS: how to come to trust the gate, and the
-// resident's display to the screen that is connected to this very machine. For
-// everything else the browser is sent to TLS. There is no HSTS: the page that
-// explains the certificate must stay readable.
+// plain is what is served without TLS: how to come to trust the gate, the rules,
+// which a resident's telephone reads without a warning about a certificate that it
+// has no reason to know, and the resident's display to the screen that is connected to
+// this very machine. None of it has personal data, and nobody is logged in here:
+// their cookies are for TLS alone. For everything else the browser is sent to TLS.
+// There is no HSTS: these pages must stay readable.
 func (c *Console) plain(w http.ResponseWriter, r *http.Request, secure http.Handler) {
 	path := r.URL.Path
 	reading := r.Method == http.MethodGet || r.Method == http.MethodHead
 	switch {
-	case reading && (path == "/ca" || path == "/ca.pem" || path == "/ca.crt" || strings.HasPrefix(path, "/assets/")):
+	case reading && (path == "/ca" || path == "/ca.pem" || path == "/ca.crt" || path == "/rules" || strings.HasPrefix(path, "/assets/")):
 		secure.ServeHTTP(w, r)
 	case reading && strings.HasPrefix(path, "/display/") && fromHere(r):
 		secure.ServeHTTP(w, r)

@@ -205,7 +205,7 @@ func TestFront(t *testing.T) {
 	if r, body := get("https://" + c.Addr() + "/enter"); r.StatusCode != 200 || r.ProtoMajor != 2 || !strings.Contains(body, `name="secret"`) {
 		t.Errorf("%s %s", r.Proto, r.Status)
 	}
-	for path, want := range map[string]int{"/": 307, "/enter": 307, "/journal/3?x=1": 307, "/rules": 307, "/ca": 200, "/ca.crt": 200, "/ca.pem": 200, "/assets/console.css": 200, "/display/east-in": 200, "/display/": 404} {
+	for path, want := range map[string]int{"/": 307, "/enter": 307, "/journal/3?x=1": 307, "/inside": 307, "/rules/": 307, "/rules": 200, "/ca": 200, "/ca.crt": 200, "/ca.pem": 200, "/assets/console.css": 200, "/display/east-in": 200, "/display/": 404} {
 		r, body := get("http://" + c.Addr() + path)
 		if r.StatusCode != want || (want == 307 && r.Header.Get("Location") != "https://"+c.Addr()+path) {
 			t.Errorf("%s: %d %s", path, r.StatusCode, r.Header.Get("Location"))
@@ -214,6 +214,10 @@ func TestFront(t *testing.T) {
 		case "/ca":
 			if !strings.Contains(body, x.Fingerprint()) || !strings.Contains(body, "https://"+c.Addr()+"/enter") {
 				t.Errorf("the page lacks the fingerprint or the way on")
+			}
+		case "/rules":
+			if !strings.Contains(body, "现行规则") || strings.Contains(body, `href="/journal"`) {
+				t.Errorf("the rules in the clear: %s", body)
 			}
 		case "/ca.crt":
 			if got, err := x509.ParseCertificate([]byte(body)); err != nil || !got.Equal(x.ca) {
