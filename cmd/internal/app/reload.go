@@ -61,6 +61,7 @@ func needsRestart(was, is *config.Gate) []string {
 	differs("name", was.Name, is.Name)
 	differs("level", was.Level, is.Level)
 	differs("area", was.Area, is.Area)
+	differs("areas", was.Areas, is.Areas)
 	differs("timezone", was.Timezone, is.Timezone)
 	differs("language", was.Language, is.Language)
 	differs("state", was.State, is.State)

@@ -58,6 +58,8 @@ func TestReloadPassesOverNothing(t *testing.T) {
 			*x = append(*x, node)
 		case *[]string:
 			*x = append(*x, "other")
+		case *map[string]string:
+			*x = map[string]string{"other": "Other"}
 		case *map[string]int:
 			*x = map[string]int{"07:00": 1}
 		case *map[string]edge.Outcome:
