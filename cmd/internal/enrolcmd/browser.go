@@ -134,12 +134,20 @@ func addresses(a net.Addr) []string {
 	if !ok || !t.IP.IsUnspecified() {
 		return []string{a.String()}
 	}
-	var out []string
 	all, _ := net.InterfaceAddrs()
+	return reachable(all, t.Port)
+}
+
+// reachable are the addresses that another computer can have in its browser. While
+// there is no network, the port and the code are shown with a word in the address's place.
+func reachable(all []net.Addr, port int) (out []string) {
 	for _, x := range all {
 		if n, ok := x.(*net.IPNet); ok && n.IP.IsGlobalUnicast() {
-			out = append(out, net.JoinHostPort(n.IP.String(), fmt.Sprint(t.Port)))
+			out = append(out, net.JoinHostPort(n.IP.String(), fmt.Sprint(port)))
 		}
+	}
+	if len(out) == 0 {
+		out = append(out, fmt.Sprintf("ADDRESS-OF-THIS-DEVICE:%d", port))
 	}
 	return out
 }

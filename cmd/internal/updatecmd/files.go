@@ -11,7 +11,8 @@ import (
 )
 
 // copyFolder makes an exact copy, with owners, modes and times. What was at to is
-// gone. The copy is whole and durable, or it is not there under its name.
+// gone. The copy is whole and durable, or it is not there under its name. What earlier
+// updates have set aside in it is not copied.
 func copyFolder(from, to string) error {
 	part := to + ".part"
 	if err := errors.Join(os.RemoveAll(to), os.RemoveAll(part)); err != nil {
@@ -23,7 +24,11 @@ func copyFolder(from, to string) error {
 	if err := os.Rename(part, to); err != nil {
 		return err
 	}
-	dir, err := os.Open(filepath.Dir(to))
+	return syncFolder(filepath.Dir(to))
+}
+
+func syncFolder(path string) error {
+	dir, err := os.Open(path)
 	if err != nil {
 		return err
 	}
@@ -40,6 +45,12 @@ func copyAll(from, to string) error {
 		rel, err := filepath.Rel(from, path)
 		if err != nil {
 			return err
+		}
+		if filepath.Dir(path) == from && kept(d.Name()) {
+			if d.IsDir() {
+				return fs.SkipDir
+			}
+			return nil
 		}
 		dst := filepath.Join(to, rel)
 		switch {
@@ -98,7 +109,10 @@ func like(path, other string) error {
 
 // folderSize adds up the bytes of the files in a folder.
 func folderSize(dir string) (total uint64, err error) {
-	err = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() && filepath.Dir(path) == dir && kept(d.Name()) {
+			return fs.SkipDir
+		}
 		if err != nil || !d.Type().IsRegular() {
 			return err
 		}

@@ -32,10 +32,11 @@ type Site struct {
 
 // Options say how an update goes.
 type Options struct {
-	Package string // gatehouse
-	Unit    string // gatehouse.service
-	Sources string // the one list of sources that is read; empty = all of the machine's
-	Stage   string // folder for packages and copies, kept over a power cut
+	Package string   // gatehouse
+	Unit    string   // gatehouse.service
+	Sources string   // the one list of sources that is read; empty = all of the machine's
+	Stage   string   // folder for packages and copies, kept over a power cut
+	System  []string // folders that an installation writes to; a read-only one is made writable meanwhile
 	Healthy time.Duration
 	Log     *slog.Logger
 	Out     io.Writer
@@ -45,10 +46,11 @@ type Options struct {
 type Updater struct {
 	o    Options
 	site Site
+	kept io.Writer // what is said, for whoever was away
 }
 
 // New makes an updater. It changes nothing.
-func New(o Options, s Site) *Updater { return &Updater{o, s} }
+func New(o Options, s Site) *Updater { return &Updater{o, s, io.Discard} }
 
 // Versions are those that are installed and that the repository offers.
 type Versions struct{ Installed, Candidate string }
@@ -82,14 +84,18 @@ var (
 
 // Check reads the repository's list and says what it offers.
 func (u *Updater) Check(ctx context.Context) (Versions, error) {
-	args := append([]string{"update", "-q", "-o", "APT::Update::Error-Mode=any"}, u.sources()...)
+	sources, err := u.sources()
+	if err != nil {
+		return Versions{}, err
+	}
+	args := append([]string{"update", "-q", "-o", "APT::Update::Error-Mode=any"}, sources...)
 	if out, err := run(ctx, "apt-get", args...); err != nil {
 		if strings.Contains(out, "NO_PUBKEY") || strings.Contains(out, "is not signed") || strings.Contains(out, "BADSIG") || strings.Contains(out, "signature") {
 			return Versions{}, fmt.Errorf("cannot read the repository: %w: %s", ErrUnsigned, lastLine(out))
 		}
 		return Versions{}, fmt.Errorf("cannot read the repository: %w", err)
 	}
-	out, err := run(ctx, "apt-cache", append([]string{"policy", u.o.Package}, u.sources()...)...)
+	out, err := run(ctx, "apt-cache", append([]string{"policy", u.o.Package}, sources...)...)
 	if err != nil {
 		return Versions{}, fmt.Errorf("cannot ask for versions: %w", err)
 	}
@@ -100,11 +106,30 @@ func (u *Updater) Check(ctx context.Context) (Versions, error) {
 	return v, nil
 }
 
-func (u *Updater) sources() []string {
-	if u.o.Sources == "" {
-		return nil
+// sources are the options by which apt reads the one repository. Where its own folders
+// are on a read-only file system it keeps its lists in the stage.
+func (u *Updater) sources() (out []string, err error) {
+	if u.o.Sources != "" {
+		out = []string{"-o", "Dir::Etc::sourcelist=" + u.o.Sources, "-o", "Dir::Etc::sourceparts=-", "-o", "APT::Get::List-Cleanup=0"}
 	}
-	return []string{"-o", "Dir::Etc::sourcelist=" + u.o.Sources, "-o", "Dir::Etc::sourceparts=-", "-o", "APT::Get::List-Cleanup=0"}
+	mounts, err := readOnly(u.o.System)
+	if err != nil || len(mounts) == 0 {
+		return out, err
+	}
+	for _, d := range []string{"lists/partial", "cache/archives/partial"} {
+		if err := os.MkdirAll(filepath.Join(u.o.Stage, "apt", d), 0o755); err != nil {
+			return nil, u.unstaged(err)
+		}
+	}
+	return append(out, "-o", "Dir::State::lists="+filepath.Join(u.o.Stage, "apt/lists"), "-o", "Dir::Cache="+filepath.Join(u.o.Stage, "apt/cache")), nil
+}
+
+// unstaged says what to do about a folder for staging that cannot be written to.
+func (u *Updater) unstaged(err error) error {
+	if errors.Is(err, unix.EROFS) {
+		return fmt.Errorf("cannot update: %s is on a read-only file system: mount a writable folder there, as /usr/share/gatehouse/examples/raspberrypi/fstab does, or name another one (--stage): %w", u.o.Stage, err)
+	}
+	return fmt.Errorf("cannot update: %w", err)
 }
 
 var policyLine = regexp.MustCompile(`(?m)^ +(Installed|Candidate): (\S+)`)
@@ -127,12 +152,12 @@ func parsePolicy(out string) (v Versions) {
 // Apply brings the gate to the version that the repository offers. When the gate
 // is not healthy with it for the whole time that is watched, everything goes
 // back, and the error wraps ErrUndone.
-func (u *Updater) Apply(ctx context.Context) error {
+func (u *Updater) Apply(ctx context.Context) (err error) {
 	unlock, err := u.lock()
 	if err != nil {
 		return err
 	}
-	defer unlock()
+	defer func() { unlock(err) }()
 	if p, err := u.load(); err != nil {
 		return err
 	} else if p != nil {
@@ -156,12 +181,12 @@ func (u *Updater) Apply(ctx context.Context) error {
 
 // Resume finishes or undoes what a power cut interrupted. It does nothing when
 // nothing was.
-func (u *Updater) Resume(ctx context.Context) error {
+func (u *Updater) Resume(ctx context.Context) (err error) {
 	unlock, err := u.lock()
 	if err != nil {
 		return err
 	}
-	defer unlock()
+	defer func() { unlock(err) }()
 	p, err := u.load()
 	if err != nil || p == nil {
 		return err
@@ -171,7 +196,11 @@ func (u *Updater) Resume(ctx context.Context) error {
 
 func (u *Updater) resume(ctx context.Context, p *progress) error {
 	// dpkg itself may have been cut in two.
-	if _, err := run(ctx, "dpkg", "--configure", "-a"); err != nil {
+	err := u.writable(ctx, func() error {
+		_, err := run(ctx, "dpkg", "--configure", "-a")
+		return err
+	})
+	if err != nil {
 		u.o.Log.Warn("cannot finish interrupted packages", "err", err)
 	}
 	switch p.Phase {
@@ -192,8 +221,8 @@ func (u *Updater) resume(ctx context.Context, p *progress) error {
 // stage fetches the new package, and the old one to go back to, before anything
 // is touched.
 func (u *Updater) stage(ctx context.Context, p *progress) error {
-	if err := os.MkdirAll(u.o.Stage, 0o700); err != nil {
-		return fmt.Errorf("cannot stage the update: %w", err)
+	if err := os.MkdirAll(u.o.Stage, 0o711); err != nil {
+		return u.unstaged(err)
 	}
 	var err error
 	if p.NewFile, err = u.fetch(ctx, p.New); err != nil {
@@ -203,16 +232,8 @@ func (u *Updater) stage(ctx context.Context, p *progress) error {
 		return fmt.Errorf("nothing was changed: there would be no way back: %w", err)
 	}
 	// The new program starts at all, on this processor.
-	trial := filepath.Join(u.o.Stage, "trial")
-	if err := os.RemoveAll(trial); err != nil {
-		return err
-	}
-	defer os.RemoveAll(trial)
-	if _, err := run(ctx, "dpkg-deb", "-x", p.NewFile, trial); err != nil {
-		return fmt.Errorf("cannot unpack %s: %w", p.NewFile, err)
-	}
-	if _, err := run(ctx, filepath.Join(trial, "usr/bin", u.o.Package), "version"); err != nil {
-		return fmt.Errorf("nothing was changed: the new program does not start here: %w", err)
+	if err := u.trial(ctx, p.NewFile); err != nil {
+		return fmt.Errorf("nothing was changed: %w", err)
 	}
 	size, err := folderSize(u.site.State)
 	if err != nil {
@@ -242,7 +263,11 @@ func (u *Updater) fetch(ctx context.Context, version string) (string, error) {
 	if f := find(); f != "" {
 		return f, nil
 	}
-	args := append([]string{"-c", `cd "$1" && shift && exec apt-get download -q "$@"`, "sh", u.o.Stage, u.o.Package + "=" + version}, u.sources()...)
+	sources, err := u.sources()
+	if err != nil {
+		return "", err
+	}
+	args := append([]string{"-c", `cd "$1" && shift && exec apt-get download -q "$@"`, "sh", u.o.Stage, u.o.Package + "=" + version}, sources...)
 	if _, err := run(ctx, "sh", args...); err != nil {
 		return "", fmt.Errorf("cannot fetch %s %s: %w", u.o.Package, version, err)
 	}
@@ -285,7 +310,14 @@ func (u *Updater) install(ctx context.Context, p *progress) error {
 }
 
 func (u *Updater) deb(ctx context.Context, file string) error {
-	_, err := run(ctx, "apt-get", append([]string{"install", "-y", "-q", "--allow-downgrades", "--no-install-recommends", "-o", "Dpkg::Options::=--force-confold", file}, u.sources()...)...)
+	sources, err := u.sources()
+	if err != nil {
+		return err
+	}
+	err = u.writable(ctx, func() error {
+		_, err := run(ctx, "apt-get", append([]string{"install", "-y", "-q", "--allow-downgrades", "--no-install-recommends", "-o", "Dpkg::Options::=--force-confold", file}, sources...)...)
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("cannot install %s: %w", filepath.Base(file), err)
 	}
@@ -387,6 +419,13 @@ func (u *Updater) restore(p *progress) error {
 	if _, err := os.Stat(u.backup()); err != nil {
 		return fmt.Errorf("there is no copy of the databases: %w", err)
 	}
+	m, err := mountOf(u.site.State)
+	if err != nil {
+		return err
+	}
+	if real, err := filepath.EvalSymlinks(u.site.State); err != nil || real == m.point {
+		return errors.Join(err, u.restoreInside(p))
+	}
 	aside := u.site.State + ".of-" + p.New
 	if err := copyFolder(u.backup(), aside); err != nil {
 		return err
@@ -396,6 +435,73 @@ func (u *Updater) restore(p *progress) error {
 		return fmt.Errorf("cannot set the newer databases aside: %w", err)
 	}
 	return nil
+}
+
+// Restoring is the file in the state folder while its contents are exchanged. The
+// unit does not start the gate on a half of them.
+const Restoring = "restoring"
+
+// restoreInside exchanges what is in the state folder, for one that is a mount point
+// and cannot be exchanged itself. What was interrupted is done again from the copies.
+func (u *Updater) restoreInside(p *progress) error {
+	dir := u.site.State
+	fresh, aside, mark := filepath.Join(dir, freshName), filepath.Join(dir, asideName+p.New), filepath.Join(dir, Restoring)
+	if err := copyFolder(u.backup(), fresh); err != nil {
+		return err
+	}
+	_, err := os.Lstat(mark)
+	again := err == nil
+	if !again {
+		if err := os.RemoveAll(aside); err != nil {
+			return fmt.Errorf("cannot set the newer databases aside: %w", err)
+		}
+		if err := os.WriteFile(mark, nil, 0o600); err != nil {
+			return fmt.Errorf("cannot set the newer databases aside: %w", err)
+		}
+	}
+	if err := os.MkdirAll(aside, 0o700); err != nil {
+		return fmt.Errorf("cannot set the newer databases aside: %w", err)
+	}
+	if err := errors.Join(like(aside, dir), syncFolder(dir)); err != nil {
+		return err
+	}
+	move := func(from, to string, skip func(string) bool) error {
+		entries, err := os.ReadDir(from)
+		for _, e := range entries {
+			if err != nil {
+				break
+			}
+			src, dst := filepath.Join(from, e.Name()), filepath.Join(to, e.Name())
+			if skip != nil && skip(e.Name()) {
+				continue
+			}
+			if _, serr := os.Lstat(dst); again && serr == nil {
+				err = os.RemoveAll(src) // a copy that was in place already
+				continue
+			}
+			err = os.Rename(src, dst)
+		}
+		return errors.Join(err, syncFolder(to), syncFolder(from))
+	}
+	if err := move(dir, aside, kept); err != nil {
+		return fmt.Errorf("cannot set the newer databases aside: %w", err)
+	}
+	again = false
+	if err := move(fresh, dir, nil); err != nil {
+		return fmt.Errorf("cannot put the copies in place: %w", err)
+	}
+	return errors.Join(os.Remove(fresh), os.Remove(mark), syncFolder(dir))
+}
+
+// Names in a state folder that is a mount point.
+const (
+	freshName = "restore.tmp"
+	asideName = "of-" // and the version
+)
+
+// kept are entries of the state folder that are of no version's making.
+func kept(name string) bool {
+	return name == Restoring || name == freshName || name == freshName+".part" || strings.HasPrefix(name, asideName)
 }
 
 // Note is the file in the state folder in which an update leaves word for the
@@ -460,22 +566,37 @@ func (u *Updater) done(p *progress) error {
 	return errors.Join(os.RemoveAll(u.backup()), os.Remove(u.file()))
 }
 
-func (u *Updater) lock() (func(), error) {
-	if err := os.MkdirAll(u.o.Stage, 0o700); err != nil {
-		return nil, fmt.Errorf("cannot update: %w", err)
+// lock keeps others away until it is undone, which is told how it ended.
+func (u *Updater) lock() (func(error), error) {
+	if err := os.MkdirAll(u.o.Stage, 0o711); err != nil {
+		return nil, u.unstaged(err)
 	}
 	f, err := os.OpenFile(filepath.Join(u.o.Stage, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("cannot update: %w", err)
+		return nil, u.unstaged(err)
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return nil, errors.Join(errors.New("another update is going on"), f.Close())
 	}
-	return func() { _ = f.Close() }, nil
+	last, err := os.Create(filepath.Join(u.o.Stage, "last.log"))
+	if err != nil {
+		return nil, errors.Join(u.unstaged(err), f.Close())
+	}
+	u.kept = last
+	return func(err error) {
+		if err != nil {
+			fmt.Fprintln(last, err)
+		}
+		u.kept = io.Discard
+		_ = last.Close()
+		_ = f.Close()
+	}, nil
 }
 
 func (u *Updater) say(format string, args ...any) {
-	fmt.Fprintf(u.o.Out, format+"\n", args...)
+	for _, w := range []io.Writer{u.kept, u.o.Out} {
+		fmt.Fprintf(w, format+"\n", args...)
+	}
 }
 
 // run runs a program in the C locale and gives what it said.

@@ -22,6 +22,7 @@ type machine struct {
 	t         *testing.T
 	root, bin string
 	repo      string
+	svc       string // what the service manager says of the unit
 	state     string
 	srv       *httptest.Server
 	out       bytes.Buffer
@@ -47,12 +48,17 @@ func needs(t *testing.T, programs ...string) {
 	}
 }
 
-func newMachine(t *testing.T) *machine {
+// newMachine makes one. mount, if it is not nil, mounts what is to be mounted in it
+// before anything is written.
+func newMachine(t *testing.T, mount func(*machine)) *machine {
 	t.Helper()
 	needs(t, "apt-get", "apt-cache", "apt-ftparchive", "dpkg", "dpkg-deb", "gpg")
 	dir := t.TempDir()
-	m := &machine{t: t, root: filepath.Join(dir, "root"), bin: filepath.Join(dir, "bin"), repo: filepath.Join(dir, "repo")}
+	m := &machine{t: t, root: filepath.Join(dir, "root"), bin: filepath.Join(dir, "bin"), repo: filepath.Join(dir, "repo"), svc: filepath.Join(dir, "svc")}
 	m.state = filepath.Join(m.root, "var/lib/gatehouse")
+	if mount != nil {
+		mount(m)
+	}
 	for _, d := range []string{m.bin, m.repo, m.state, "etc/apt/apt.conf.d", "etc/apt/preferences.d", "etc/apt/sources.list.d", "etc/apt/trusted.gpg.d", "var/lib/apt/lists/partial",
 		"var/cache/apt/archives/partial", "var/lib/dpkg/info", "var/lib/dpkg/updates", "var/lib/dpkg/triggers", "var/log/apt", "tmp"} {
 		if !filepath.IsAbs(d) {
@@ -74,13 +80,14 @@ DPkg::Path "/usr/sbin:/usr/bin:/sbin:/bin"; APT::Architectures { "all"; "amd64";
 	}
 	m.script("dpkg", fmt.Sprintf("exec %s --root=%s --force-script-chrootless --force-depends \"$@\"", dpkg, m.root))
 	// Starting is running the installed program once; what it says decides.
-	m.script("systemctl", fmt.Sprintf(`root=%s
+	m.script("systemctl", fmt.Sprintf(`root=%s svc=%s
 case "$1" in
-start) if "$root/usr/bin/gatehouse" service "$root"; then echo active >"$root/svc"; else echo failed >"$root/svc"; exit 1; fi ;;
-stop) echo inactive >"$root/svc" ;;
-show) echo "ActiveState=$(cat "$root/svc")"
+start) if "$root/usr/bin/gatehouse" service "$root"; then echo active >"$svc"; else echo failed >"$svc"; exit 1; fi ;;
+stop) echo inactive >"$svc"
+      if [ -e "$svc.hangup" ]; then kill -HUP $PPID; fi ;;
+show) echo "ActiveState=$(cat "$svc")"
       n=0; if "$root/usr/bin/gatehouse" dies "$root"; then n=$(date +%%N); fi; echo "NRestarts=$n" ;;
-esac`, m.root))
+esac`, m.root, m.svc))
 	home := filepath.Join(dir, "gnupg")
 	if err := os.Mkdir(home, 0o700); err != nil {
 		t.Fatal(err)
@@ -174,8 +181,17 @@ func (m *machine) installFirst(version string) {
 	m.do("systemctl", "start", "gatehouse.service")
 }
 
+func (m *machine) stage() string { return filepath.Join(m.root, "var/cache/gatehouse/update") }
+
+func (m *machine) system() (out []string) {
+	for _, d := range SystemFolders() {
+		out = append(out, filepath.Join(m.root, d))
+	}
+	return out
+}
+
 func (m *machine) updater() *Updater {
-	return New(Options{Package: "gatehouse", Unit: "gatehouse.service", Sources: filepath.Join(m.root, "etc/apt/sources.list.d/gatehouse.sources"), Stage: filepath.Join(m.root, "var/cache/gatehouse/update"),
+	return New(Options{Package: "gatehouse", Unit: "gatehouse.service", Sources: filepath.Join(m.root, "etc/apt/sources.list.d/gatehouse.sources"), Stage: m.stage(), System: m.system(),
 		Healthy: 1500 * time.Millisecond, Log: slog.New(slog.DiscardHandler), Out: &m.out}, Site{State: m.state})
 }
 
@@ -185,20 +201,20 @@ func (m *machine) expect(version string, journal ...string) {
 	if err != nil || strings.TrimSpace(string(out)) != version {
 		m.t.Errorf("version %q is installed, want %s (%v)", out, version, err)
 	}
-	if b, err := os.ReadFile(filepath.Join(m.root, "svc")); err != nil || string(b) != "active\n" {
+	if b, err := os.ReadFile(m.svc); err != nil || string(b) != "active\n" {
 		m.t.Errorf("the service is %s, %v", b, err)
 	}
 	b, err := os.ReadFile(filepath.Join(m.state, "journal.db"))
 	if want := "entries\n" + strings.Join(journal, ""); err != nil || string(b) != want {
 		m.t.Errorf("the journal is %q, want %q", b, want)
 	}
-	if left, _ := filepath.Glob(filepath.Join(m.root, "var/cache/gatehouse/update/[ps]*")); len(left) > 0 {
+	if left, _ := filepath.Glob(filepath.Join(m.stage(), "[ps]*")); len(left) > 0 {
 		m.t.Errorf("left behind: %v", left)
 	}
 }
 
 func TestUpdate(t *testing.T) {
-	m := newMachine(t)
+	m := newMachine(t, nil)
 	m.installFirst("1.0")
 	u := m.updater()
 	if v, err := u.Check(t.Context()); err != nil || v != (Versions{"1.0", "1.0"}) || v.Newer() {
@@ -246,7 +262,7 @@ func TestUpdate(t *testing.T) {
 }
 
 func TestUpdateChangesNothing(t *testing.T) {
-	m := newMachine(t)
+	m := newMachine(t, nil)
 	m.installFirst("1.0")
 	u := m.updater()
 	refused := func(what, want string) {
@@ -287,7 +303,7 @@ func TestUpdateChangesNothing(t *testing.T) {
 
 // The power fails at each point; the next start finishes or undoes.
 func TestResume(t *testing.T) {
-	m := newMachine(t)
+	m := newMachine(t, nil)
 	m.installFirst("1.0")
 	m.publish("1.1", wellBehaved)
 	u := m.updater()
@@ -337,7 +353,7 @@ func TestResume(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer unlock()
+	defer unlock(nil)
 	if err := m.updater().Apply(t.Context()); err == nil || !strings.Contains(err.Error(), "another update") {
 		t.Errorf("two at once: %v", err)
 	}
