@@ -275,6 +275,16 @@ func pack(cfg *config.Gate, configPath, copies, program string, now time.Time, w
 	return errors.Join(t.Close(), z.Close(), sealed.Close())
 }
 
+// sameMedium reports whether a backup lies where the gate's own state does, and dies
+// with it.
+func sameMedium(cfg *config.Gate, file string) (bool, error) {
+	var a, b unix.Stat_t
+	if err := errors.Join(unix.Stat(cfg.State, &a), unix.Stat(file, &b)); err != nil {
+		return false, fmt.Errorf("cannot see on which medium the backup is: %w", err)
+	}
+	return a.Dev == b.Dev, nil
+}
+
 // Restore unpacks a backup with the text of the recovery key, or of the
 // community's own, to where configPath says that the gate is to be. There must be
 // no journal yet. It returns the restored configuration.

@@ -24,14 +24,36 @@ func Command(defaultConfig string) *cobra.Command {
 		Short: "Copy what this gate knows into one encrypted file, while it runs",
 		Long: `backup writes the journal, the roster, the configuration and the policies, each as
 it is at one moment, into one file. The community can read it, and whoever holds the
-recovery key that was printed at the first start. The device's own keys are not in it.`,
+recovery key that was printed at the first start. The device's own keys are not in it.
+
+Without --out it goes where gate.yaml says (backup: {to: /media/stick}), or here. The
+package does it every night (gatehouse-backup.timer); without a place in gate.yaml to
+/var/lib/gatehouse-backup, which lies on the gate's own card: that helps against a
+mistake, not against a dead card. After a change of the place: gatehouse setup.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := config.Load(path)
 			if err != nil {
 				return err
 			}
+			if !cmd.Flags().Changed("keep") {
+				keep = cfg.Backup.Keep
+			}
+			configured := out == "" && cfg.Backup.To != ""
+			switch {
+			case configured:
+				out = cfg.Backup.To
+				if st, err := os.Stat(out); err != nil || !st.IsDir() {
+					return fmt.Errorf("%s, where gate.yaml sends backups (backup.to), is no folder: is the medium there, and mounted?", out)
+				}
+			case out == "":
+				out = "."
+			}
 			file, err := Write(cmd.Context(), cfg, path, out, version.String(), time.Now(), keep)
+			if err != nil {
+				return err
+			}
+			same, err := sameMedium(cfg, file)
 			if err != nil {
 				return err
 			}
@@ -39,13 +61,21 @@ recovery key that was printed at the first start. The device's own keys are not 
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %d KiB\n", file, (st.Size()+1023)/1024)
+			if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%s: %d KiB\n", file, (st.Size()+1023)/1024); err != nil {
+				return err
+			}
+			switch {
+			case same && configured:
+				return fmt.Errorf("%s is on the medium of the gate's own state, and would die with it: is the medium of backup.to mounted there?", file)
+			case same:
+				_, err = fmt.Fprintln(cmd.OutOrStdout(), "note: it lies on the medium of the gate's own state, and dies with it. Copy it away, or name another medium in gate.yaml (backup: {to: /media/stick}) and run: gatehouse setup")
+			}
 			return err
 		},
 	}
 	c.PersistentFlags().StringVarP(&path, "config", "c", defaultConfig, "the gate's configuration")
-	c.Flags().StringVarP(&out, "out", "o", ".", "`file` to write, or a folder")
-	c.Flags().IntVar(&keep, "keep", 7, "of this gate's backups in the folder keep the newest `number`; 0 = all")
+	c.Flags().StringVarP(&out, "out", "o", "", "`file` to write, or a folder; without it where gate.yaml says, or here")
+	c.Flags().IntVar(&keep, "keep", 7, "of this gate's backups in the folder keep the newest `number`; 0 = all; gate.yaml may say another (backup.keep)")
 	var again bool
 	key := &cobra.Command{
 		Use:   "key",

@@ -40,6 +40,7 @@ type Gate struct {
 	Sync    Sync    `yaml:"sync"`
 	Console Console `yaml:"console"`
 	Metrics Metrics `yaml:"metrics"`
+	Backup  Backup  `yaml:"backup"`
 
 	Journal   Journal                 `yaml:"journal"`
 	Buses     map[string]options.Node `yaml:"buses"`
@@ -111,6 +112,14 @@ type Metrics struct {
 	Listen string `yaml:"listen"` // host:port; empty = nowhere
 }
 
+// Backup is where the nightly backup goes.
+type Backup struct {
+	// To is a folder on another medium than the gate's own: a USB stick, a share. Empty is
+	// a folder beside the state, which dies with it.
+	To   string `yaml:"to"`
+	Keep int    `yaml:"keep"` // so many of this gate's stay; 0 = all
+}
+
 // Journal says how long things are kept and how long a commit may take.
 type Journal struct {
 	Retention time.Duration `yaml:"retention"`           // of the content of entries about persons
@@ -165,6 +174,7 @@ func Default() Gate {
 		Level: edge.LevelEstate, Timezone: "Asia/Shanghai", Language: "zh-Hans", State: "/var/lib/gatehouse",
 		Sync:    Sync{Batch: 1024, Bytes: 200 << 10, Age: 500 * time.Millisecond, Window: 4, Resend: 30 * time.Second, Keep: 30 * time.Second, Dictionary: true},
 		Console: Console{Listen: "127.0.0.1:8443"},
+		Backup:  Backup{Keep: 7},
 		Journal: Journal{Retention: 14 * 24 * time.Hour, Technical: 90 * 24 * time.Hour, Deadline: 2 * time.Second},
 		Defaults: Lane{Order: "card_first", Present: 30 * time.Second, Measure: 8 * time.Second, Refer: 2 * time.Minute, Parked: 30 * time.Minute, Second: 30 * time.Second,
 			Held: 3 * time.Second, Remeasures: 2, Queue: 8, OnTimeout: map[string]edge.Outcome{"default": edge.Deny, "resident": edge.Refer}},
@@ -184,7 +194,10 @@ func Load(path string) (*Gate, error) {
 	return g, g.readEnrolled()
 }
 
-var id = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
+var (
+	id    = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
+	place = regexp.MustCompile(`^(/[A-Za-z0-9._-]+)+$`)
+)
 
 // Parse reads and checks the text of a gate.yaml. Relative paths in it are
 // taken from the file's folder.
@@ -233,6 +246,12 @@ func Parse(path string, src []byte) (*Gate, error) {
 		if _, _, err := net.SplitHostPort(g.Metrics.Listen); err != nil {
 			bad(root.At("metrics").At("listen"), "%q is not host:port", g.Metrics.Listen)
 		}
+	}
+	if g.Backup.To != "" && !place.MatchString(g.Backup.To) {
+		bad(root.At("backup").At("to"), "%q is not the full path of a folder (of letters, digits, dot, dash and underscore: it becomes part of a unit)", g.Backup.To)
+	}
+	if g.Backup.Keep < 0 {
+		bad(root.At("backup").At("keep"), "%d must not be below 0", g.Backup.Keep)
 	}
 	positive(&errs, root.At("journal").At("retention"), g.Journal.Retention, 28*24*time.Hour)
 	positive(&errs, root.At("journal").At("retention_technical"), g.Journal.Technical, 400*24*time.Hour)

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -24,8 +25,11 @@ import (
 	"gatehouse/device/options"
 )
 
-// Place of the drop-in, from the root of the file system.
-const dropIn = "etc/systemd/system/gatehouse.service.d/10-devices.conf"
+// Places of the drop-ins, from the root of the file system.
+const (
+	dropIn       = "etc/systemd/system/gatehouse.service.d/10-devices.conf"
+	backupDropIn = "etc/systemd/system/gatehouse-backup.service.d/10-place.conf"
+)
 
 // New makes the command.
 func New(defaultConfig string) *cobra.Command {
@@ -38,6 +42,8 @@ func New(defaultConfig string) *cobra.Command {
 		Long: `setup reads the gate's configuration and writes which devices the service may open
 (DeviceAllow) and by which groups' rights (SupplementaryGroups), to
 /` + dropIn + `.
+Where gate.yaml sends backups to another medium (backup.to), the nightly backup is let
+write there by /` + backupDropIn + `.
 Run it as root whenever a device is added to gate.yaml or taken from it, then
 restart the gate: systemctl restart gatehouse.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -139,54 +145,91 @@ func Compare(cfg *config.Gate, root string) (lacks, besides []string, err error)
 }
 
 func install(ctx context.Context, out io.Writer, root string, text []byte, r Access) error {
-	file := filepath.Join(root, dropIn)
 	wrote, err := write(ctx, out, root, text, r)
 	if err != nil {
 		return err
 	}
 	if !wrote {
-		_, err := fmt.Fprintf(out, "%s is right already\n", file)
+		_, err := fmt.Fprintf(out, "%s is right already\n", filepath.Join(root, dropIn))
 		return err
 	}
 	_, err = fmt.Fprintln(out, "next: gatehouse check, then: systemctl restart gatehouse")
 	return err
 }
 
-// write replaces a drop-in that says something else, and says what the service may
-// open from then on.
+// write replaces drop-ins that say something else, and says what the services may do
+// from then on.
 func write(ctx context.Context, out io.Writer, root string, text []byte, r Access) (wrote bool, err error) {
 	file := filepath.Join(root, dropIn)
-	if old, err := os.ReadFile(file); err == nil && bytes.Equal(old, text) {
-		return false, nil
+	if wrote, err = backupPlace(root, r.backup); err != nil {
+		return false, err
 	}
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-		return false, needsRoot(err)
+	if wrote && r.backup != "" {
+		fmt.Fprintf(out, "%s: the nightly backup may write to %s\n", filepath.Join(root, backupDropIn), r.backup)
 	}
-	tmp := file + ".new"
-	if err := os.WriteFile(tmp, text, 0o644); err != nil {
-		return false, needsRoot(err)
+	if old, err := os.ReadFile(file); err != nil || !bytes.Equal(old, text) {
+		if err := replace(file, text); err != nil {
+			return false, err
+		}
+		wrote = true
+		fmt.Fprintf(out, "%s: the service may open %s\n", file, r)
+		for _, w := range r.Notes {
+			fmt.Fprintln(out, "note:", w)
+		}
 	}
-	if err := os.Rename(tmp, file); err != nil {
-		return false, needsRoot(err)
+	if !wrote || filepath.Clean(root) != "/" {
+		return wrote, nil
 	}
-	fmt.Fprintf(out, "%s: the service may open %s\n", file, r)
-	for _, w := range r.Notes {
-		fmt.Fprintln(out, "note:", w)
-	}
-	if filepath.Clean(root) == "/" {
-		if _, err := os.Stat("/run/systemd/system"); err == nil {
-			if b, err := exec.CommandContext(ctx, "systemctl", "daemon-reload").CombinedOutput(); err != nil {
-				return true, fmt.Errorf("systemd does not read its units again: %w: %s", err, bytes.TrimSpace(b))
-			}
+	if _, err := os.Stat("/run/systemd/system"); err == nil {
+		if b, err := exec.CommandContext(ctx, "systemctl", "daemon-reload").CombinedOutput(); err != nil {
+			return true, fmt.Errorf("systemd does not read its units again: %w: %s", err, bytes.TrimSpace(b))
 		}
 	}
 	return true, nil
 }
 
+// backupPlace lets the nightly backup write to another medium, and not when that is
+// away: it would fill the folder below.
+func backupPlace(root, to string) (wrote bool, err error) {
+	file := filepath.Join(root, backupDropIn)
+	if to == "" {
+		err := os.Remove(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			return false, nil
+		}
+		if err != nil {
+			return false, needsRoot(err)
+		}
+		return true, nil
+	}
+	text := fmt.Appendf(nil, "# Written by \"gatehouse setup\" from gate.yaml; it is replaced when that runs again.\n[Unit]\nRequiresMountsFor=%[1]s\n\n[Service]\nReadWritePaths=-%[1]s\n", to)
+	if old, err := os.ReadFile(file); err == nil && bytes.Equal(old, text) {
+		return false, nil
+	}
+	return true, replace(file, text)
+}
+
+func replace(file string, text []byte) error {
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return needsRoot(err)
+	}
+	tmp := file + ".new"
+	if err := os.WriteFile(tmp, text, 0o644); err != nil {
+		return needsRoot(err)
+	}
+	if err := os.Rename(tmp, file); err != nil {
+		return needsRoot(err)
+	}
+	return nil
+}
+
 func needsRoot(err error) error {
-	err = fmt.Errorf("cannot write the service's devices: %w", err)
+	err = fmt.Errorf("cannot write what the service may do: %w", err)
 	if errors.Is(err, fs.ErrPermission) {
 		err = fmt.Errorf("%w (run it as root: sudo gatehouse setup)", err)
+	}
+	if errors.Is(err, syscall.EROFS) {
+		err = fmt.Errorf("%w (mount -o remount,rw / before, and ro after)", err)
 	}
 	return err
 }
@@ -199,6 +242,7 @@ type Access struct {
 	Notes   []string // for the installer
 
 	guessed []string // of Allow: classes that a thing may have which is not plugged in
+	backup  string   // folder on another medium for the nightly backup
 }
 
 // String names the devices in a line.
@@ -220,7 +264,7 @@ func Rules(cfg *config.Gate, root string) (Access, error) {
 	if err := claim(b, cfg); err != nil {
 		return Access{}, err
 	}
-	var a Access
+	a := Access{backup: cfg.Backup.To}
 	for _, c := range b.Claims() {
 		a.add(c, root)
 	}

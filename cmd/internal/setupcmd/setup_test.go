@@ -1,6 +1,7 @@
 package setupcmd
 
 import (
+	"errors"
 	"flag"
 	"os"
 	"os/exec"
@@ -170,6 +171,38 @@ func TestRefreshAndCompare(t *testing.T) {
 	}
 }
 
+// The nightly backup may write where gate.yaml sends it, for as long as it does.
+func TestBackupPlace(t *testing.T) {
+	dir := t.TempDir()
+	conf := filepath.Join(dir, "gate.yaml")
+	drop := filepath.Join(dir, backupDropIn)
+	for _, c := range []struct{ more, want string }{
+		{"", ""},
+		{"backup: {to: /media/backup}\n", "RequiresMountsFor=/media/backup\n\n[Service]\nReadWritePaths=-/media/backup\n"},
+		{"backup: {to: /media/other}\n", "RequiresMountsFor=/media/other\n\n[Service]\nReadWritePaths=-/media/other\n"},
+		{"backup: {keep: 3}\n", ""},
+	} {
+		if err := os.WriteFile(conf, []byte(widest+c.more), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		cmd := New(conf)
+		cmd.SetArgs([]string{"--root", dir})
+		if err := cmd.ExecuteContext(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		b, err := os.ReadFile(drop)
+		if c.want == "" {
+			if err == nil {
+				t.Errorf("%q: there is %s", c.more, b)
+			}
+			continue
+		}
+		if err != nil || !strings.HasSuffix(string(b), c.want) {
+			t.Errorf("%q: %v %s", c.more, err, b)
+		}
+	}
+}
+
 // program finds a tool of systemd's, which has to be there when CI is set.
 func program(t *testing.T, name string) string {
 	t.Helper()
@@ -262,6 +295,13 @@ func TestUnitsVerify(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(filepath.Join(drop, "10-devices.conf"), b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	place := filepath.Join(dir, "gatehouse-backup.service.d", "10-place.conf")
+	if _, err := backupPlace(dir, "/media/backup"); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Mkdir(filepath.Dir(place), 0o755), os.Rename(filepath.Join(dir, backupDropIn), place)); err != nil {
 		t.Fatal(err)
 	}
 	verify := func() string {
