@@ -243,6 +243,16 @@ func (c *Console) display(w http.ResponseWriter, r *http.Request) {
 	c.render(w, r, "display.html", map[string]any{"Lane": v.Lane, "Sign": c.sign(v), "Time": c.wallClock(), "Tips": c.tips(), "Rules": c.rulesAddress(r)})
 }
 
+// anyDisplay is for a screen that was not told which lane it stands at: the first.
+func (c *Console) anyDisplay(w http.ResponseWriter, r *http.Request) {
+	lanes := c.deps.Lanes.Views()
+	if len(lanes) == 0 {
+		http.NotFound(w, r)
+		return
+	}
+	http.Redirect(w, r, "/display/"+url.PathEscape(lanes[0].Lane), http.StatusTemporaryRedirect)
+}
+
 func (c *Console) displayLive(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("lane")
 	if _, ok := c.laneView(name); !ok {

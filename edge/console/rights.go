@@ -103,6 +103,7 @@ func (c *Console) routes() []route {
 		{"GET /devices/raw", seeRaw, pages, c.raw},
 		{"GET /devices/raw/live", seeRaw, streams, c.rawLive},
 		{"GET /rules", public, pages, c.rules},
+		{"GET /display/{$}", public, pages, c.anyDisplay},
 		{"GET /display/{lane}", public, pages, c.display},
 		{"GET /display/{lane}/live", public, streams, c.displayLive},
 		{"GET /display/{lane}/rules.png", public, files, c.rulesCode},

@@ -116,6 +116,8 @@ func (o *options) browse(ctx context.Context, out, errOut io.Writer) error {
 		return o.done(context.WithoutCancel(ctx), cfg, out)
 	case errors.Is(cause, context.DeadlineExceeded):
 		return errors.New("the hour is over: start it again when somebody is there")
+	case errors.Is(cause, context.Canceled):
+		return nil // by whoever started it
 	default:
 		return cause
 	}
