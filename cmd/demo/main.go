@@ -42,18 +42,20 @@ var errLost = errors.New("entries are missing or duplicated")
 
 // settings are the demo's flags.
 type settings struct {
-	length  time.Duration
-	outage  time.Duration
-	seed    uint64
-	gates   int
-	json    bool
-	dir     string
-	console int
-	policy  string
-	mortal  bool
-	back    bool
-	devices []string
-	verbose bool
+	length   time.Duration
+	outage   time.Duration
+	seed     uint64
+	gates    int
+	json     bool
+	dir      string
+	console  int
+	secure   bool
+	patience time.Duration
+	policy   string
+	mortal   bool
+	back     bool
+	devices  []string
+	verbose  bool
 
 	readers, thermometers []string // of devices
 }
@@ -75,6 +77,9 @@ gate, with --rollback replaces its disk by an older image, and ends with a summa
 			}
 			if s.outage >= s.length {
 				return fmt.Errorf("--outage %v must be shorter than --for %v", s.outage, s.length)
+			}
+			if s.patience < time.Second || s.patience > 10*time.Minute {
+				return fmt.Errorf("--patience %v is not between a second and ten minutes", s.patience)
 			}
 			if s.back && (!s.mortal || s.length < 20*time.Second) {
 				return errors.New("--rollback needs --kill, and --for 20s at least")
@@ -114,6 +119,8 @@ gate, with --rollback replaces its disk by an older image, and ends with a summa
 	f.BoolVar(&s.json, "json", false, "print the summary as JSON too, as the last line")
 	f.StringVar(&s.dir, "dir", "", "keep the data in this folder (default: a temporary one)")
 	f.IntVar(&s.console, "console-port", 0, "port of the first gate's page, the others follow (default: any)")
+	f.BoolVar(&s.secure, "tls", false, "the gates' pages over TLS, with certificates of their own, as at a real gate")
+	f.DurationVar(&s.patience, "patience", 10*time.Second, "how long a lane waits for its guard, or for a guard's word that somebody went through")
 	f.StringVar(&s.policy, "policy", "closed-estate.yaml", "the sample policy in force")
 	f.BoolVar(&s.mortal, "kill", true, "a third gate, a process of its own, is killed and started again")
 	f.BoolVar(&s.back, "rollback", false, "and its disk is replaced by an older image")

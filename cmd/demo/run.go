@@ -43,6 +43,11 @@ func gateName(i int) string {
 	return fmt.Sprintf("gate%d", i+1)
 }
 
+// newEstate is who lives there.
+func newEstate(seed uint64, now time.Time) *estate.Estate {
+	return estate.New(seed, estate.Options{Residents: 2000, Households: 700, Now: now, Incidents: 0.18})
+}
+
 // runDemo is the whole of it, in order: broker, server, roster and policy,
 // gates, people, outage, end, drain, verification.
 func runDemo(ctx context.Context, s settings, scr *screen) (_ *summary, err error) {
@@ -60,7 +65,7 @@ func runDemo(ctx context.Context, s settings, scr *screen) (_ *summary, err erro
 		log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
 	began := time.Now()
-	est := estate.New(s.seed, estate.Options{Residents: 2000, Households: 700, Now: began, Incidents: 0.18})
+	est := newEstate(s.seed, began)
 
 	br, err := broker.Start(filepath.Join(dir, "broker"), "127.0.0.1:0")
 	if err != nil {

@@ -38,17 +38,19 @@ type world struct {
 	tally    *tally
 	gates    []*gate
 	closers  []func()
-	ready    sync.WaitGroup
 }
 
 // gate is one gate with its emulated hardware.
 type gate struct {
-	name string
-	app  *app.App
-	rigs []rig
-	runs []func(ctx context.Context) error // emulators
-	desk bool
-	pin  string // of the account that looks at its page
+	name  string
+	app   *app.App
+	cfg   *config.Gate
+	o     app.Options
+	rigs  []rig
+	runs  []func(ctx context.Context) error // emulators
+	desk  bool
+	pin   string // of the account that looks at its page
+	ready chan struct{}
 }
 
 func newWorld(dir, url string, s settings, est *estate.Estate, log *slog.Logger, scr *screen, t *tally) *world {
@@ -77,13 +79,13 @@ sync:
   trust: {{.Trust}}
   batch_age: 200ms
   resend_after: 3s
-console: {listen: 127.0.0.1:{{.Port}}, plain: true}
+console: {listen: 127.0.0.1:{{.Port}}{{if not .Secure}}, plain: true{{end}}}
 passages:
 {{- range .Passages}}
   - name: {{.}}
 {{- if $.Desk}}
     barrier: none
-    open_for: 5s
+    open_for: {{$.Patience}}
 {{- else}}
     barrier: {driver: relay, pin: {{.}}-BARRIER, pulse: 400ms}
     beam: {driver: gpio, pin: {{.}}-BEAM, active: low, pull: up, debounce: 10ms}
@@ -96,8 +98,8 @@ lanes:
     label: {{.Label}}
     passage: {{.Passage}}
     direction: {{.Dir}}
-    refer_timeout: 10s
-    presentation_timeout: 10s
+    refer_timeout: {{$.Patience}}
+    presentation_timeout: {{$.Patience}}
     measure_timeout: 4s
 {{- if $.Desk}}
     scanner: console
@@ -179,7 +181,8 @@ func (w *world) build(ctx context.Context, srv *server) error {
 		}
 		var b bytes.Buffer
 		if err := configuration.Execute(&b, map[string]any{"Realm": realm, "Site": siteName, "Gate": g.name, "Name": title, "Policy": "policy.yaml", "SiteKey": siteKey,
-			"Zone": morning(time.Now()), "URL": w.url, "Trust": srv.trust, "Port": port, "Passages": passages, "Lanes": lanes, "Desk": g.desk, "Dir": dir}); err != nil {
+			"Zone": morning(time.Now()), "URL": w.url, "Trust": srv.trust, "Port": port, "Passages": passages, "Lanes": lanes, "Desk": g.desk, "Dir": dir,
+			"Secure": w.set.secure, "Patience": w.set.patience}); err != nil {
 			return err
 		}
 		path := filepath.Join(dir, "gate.yaml")
@@ -189,15 +192,11 @@ func (w *world) build(ctx context.Context, srv *server) error {
 		if err := os.WriteFile(filepath.Join(dir, "policy.yaml"), pol, 0o600); err != nil {
 			return err
 		}
-		cfg, err := config.Load(path)
-		if err != nil {
+		if g.cfg, err = config.Load(path); err != nil {
 			return err
 		}
-		w.ready.Add(1)
-		log := w.log
-		g.app, err = app.Build(ctx, cfg, app.Options{Version: version.String(), Log: log, TrustClock: true, Pins: board.Open, Edges: bench.Edges, Inputs: bench.Inputs, I2C: bench.I2C, Timings: w.tally.timing,
-			Ready: func(*app.App) { w.ready.Done() }})
-		if err != nil {
+		g.o = app.Options{Version: version.String(), Log: w.log, TrustClock: true, Pins: board.Open, Edges: bench.Edges, Inputs: bench.Inputs, I2C: bench.I2C, Timings: w.tally.timing}
+		if err := g.build(ctx); err != nil {
 			return err
 		}
 		// A PIN of this run: there is no default one anywhere.
@@ -212,6 +211,16 @@ func (w *world) build(ctx context.Context, srv *server) error {
 		w.gates = append(w.gates, g)
 	}
 	return nil
+}
+
+// build makes the gate's daemon; once more, after the one before has ended.
+func (g *gate) build(ctx context.Context) (err error) {
+	ready := make(chan struct{})
+	o := g.o
+	o.Ready = func(*app.App) { close(ready) }
+	g.ready = ready
+	g.app, err = app.Build(ctx, g.cfg, o)
+	return err
 }
 
 // hardware makes the far side of the n-th lane: a reader and a thermometer, behind
@@ -277,15 +286,27 @@ func (w *world) hardware(g *gate, l *laneSpec, n int, dir string, board *sim.Pin
 	return nil
 }
 
-// run starts the emulators and the gates; the result stops them, the gates first.
-func (w *world) run(parts *errgroup.Group, ctx context.Context) (stop func()) {
-	hctx, stopHardware := context.WithCancel(context.WithoutCancel(ctx))
-	gctx, stopGates := context.WithCancel(context.WithoutCancel(ctx))
-	var hardware, gates sync.WaitGroup
+// emulate starts the far side of the hardware.
+func (w *world) emulate(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var hardware sync.WaitGroup
 	for _, g := range w.gates {
 		for _, r := range g.runs {
-			hardware.Go(func() { _ = r(hctx) })
+			hardware.Go(func() { _ = r(ctx) })
 		}
+	}
+	return func() {
+		cancel()
+		hardware.Wait()
+	}
+}
+
+// run starts the emulators and the gates; the result stops them, the gates first.
+func (w *world) run(parts *errgroup.Group, ctx context.Context) (stop func()) {
+	stopHardware := w.emulate(ctx)
+	gctx, stopGates := context.WithCancel(context.WithoutCancel(ctx))
+	var gates sync.WaitGroup
+	for _, g := range w.gates {
 		gates.Add(1)
 		parts.Go(func() error {
 			defer gates.Done()
@@ -299,16 +320,19 @@ func (w *world) run(parts *errgroup.Group, ctx context.Context) (stop func()) {
 		stopGates()
 		gates.Wait()
 		stopHardware()
-		hardware.Wait()
 	})
 }
 
 // waitReady waits until the gates run and have the server's roster.
 func (w *world) waitReady(ctx context.Context) error {
-	w.ready.Wait()
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	for _, g := range w.gates {
+		select {
+		case <-g.ready:
+		case <-ctx.Done():
+			return fmt.Errorf("gate %s does not start: %w", g.name, ctx.Err())
+		}
 		for {
 			c, err := g.app.Registry.Counts(ctx)
 			if err != nil {
