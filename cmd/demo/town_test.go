@@ -299,15 +299,17 @@ func action(actor string, id uint64, data map[string]string) func(*edge.Entry) b
 // tablet is one browser of its own.
 type tablet struct {
 	ctx   context.Context
+	gate  *gate
 	base  string
 	actor string
+	cut   bool // it has no network
 }
 
 func (tn *town) tablet(t testing.TB, g *gate, lang string, width, height int64) *tablet {
 	t.Helper()
 	// It closes with the browser: tests hand tablets on.
 	ctx, _ := chromedp.NewContext(tn.browser, chromedp.WithNewBrowserContext())
-	b := &tablet{ctx: ctx, base: strings.TrimSuffix(g.app.Console.URL(), "/")}
+	b := &tablet{ctx: ctx, gate: g, base: strings.TrimSuffix(g.app.Console.URL(), "/")}
 	// The page lives as long as the context of its first action.
 	if err := chromedp.Do(ctx, chromedp.EmulateViewport(width, height), chromedp.Navigate(b.base+"/rules?lang="+lang)); err != nil {
 		t.Fatal(err)
@@ -386,43 +388,62 @@ func form(lane string, id uint64, fields ...string) string {
 	return s
 }
 
-// find waits for a form and brings it onto the screen.
-func (b *tablet) find(t testing.TB, form string) {
+// find waits until a form's button can be pressed, with nothing before it, and
+// says where it is on the screen.
+func (b *tablet) find(t testing.TB, form string) (x, y float64) {
 	t.Helper()
+	// A lane that is about to change moves its buttons.
+	for _, v := range b.gate.app.Lanes.Views() {
+		if !b.cut {
+			b.wait(t, "up to date", fmt.Sprintf(`(document.querySelector('.lane[data-lane="%s"]')?.dataset.version ?? Infinity) >= %d`, v.Lane, v.Version))
+		}
+	}
 	b.wait(t, "offers "+form, fmt.Sprintf(`(() => {
-		const f = document.querySelector(%q);
-		for (let d = f?.closest("details"); d; d = d.parentElement.closest("details")) d.open = true;
-		f?.scrollIntoView({block: "center"});
-		return f && !f.querySelector("button").disabled;
+		const button = document.querySelector(%q)?.querySelector("button");
+		if (!button || button.disabled) return false;
+		for (let d = button.closest("details"); d; d = d.parentElement.closest("details")) d.open = true;
+		button.scrollIntoView({block: "center"});
+		const r = button.getBoundingClientRect();
+		window.at = [r.x + r.width / 2, r.y + r.height / 2];
+		return document.elementFromPoint(...at)?.closest("button") === button;
 	})()`, form))
+	at, err := chromedp.Run(b.ctx, chromedp.Evaluate[[]float64](`at`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return at[0], at[1]
 }
 
 func (b *tablet) tap(t testing.TB, form string) {
 	t.Helper()
-	b.find(t, form)
-	b.do(t, "tap "+form, chromedp.Click(form+" button"))
+	x, y := b.find(t, form)
+	b.do(t, "tap "+form, chromedp.MouseClickXY(x, y))
 }
 
 // key presses the key that stands on a form's button, in its lane.
 func (b *tablet) key(t testing.TB, form string) {
 	t.Helper()
 	b.find(t, form)
-	k, err := chromedp.Run(b.ctx, chromedp.Evaluate[string](fmt.Sprintf(`document.querySelector(%q).querySelector("button").dataset.key ?? ""`, form)))
+	k, err := chromedp.Run(b.ctx, chromedp.Evaluate[string](fmt.Sprintf(`(() => {
+		const button = document.querySelector(%q).querySelector("button");
+		button.focus();
+		return button.dataset.key ?? "";
+	})()`, form)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if k == "" {
-		b.tap(t, form)
-		return
+		k = "\r"
 	}
-	b.do(t, "key "+k, chromedp.Focus(form+" button"), chromedp.KeyEvent(k))
+	b.do(t, "key "+k, chromedp.KeyEvent(k))
 }
 
 // write types into a form's field and sends it with Enter.
 func (b *tablet) write(t testing.TB, form, value string) {
 	t.Helper()
 	b.find(t, form)
-	b.do(t, "type "+value, chromedp.SendKeys(form+" input[name=value]", value+"\r"))
+	b.wait(t, "takes the focus", fmt.Sprintf(`(() => { const i = document.querySelector(%q).querySelector("input[name=value]"); i.focus(); return document.activeElement === i; })()`, form))
+	b.do(t, "type "+value, chromedp.KeyEvent(value+"\r"))
 }
 
 // hold keeps what the tablet sends to an address on its way, as a bad wireless
@@ -463,6 +484,7 @@ func (b *tablet) hold(t testing.TB, path string) (sent, release func()) {
 // offline takes the tablet's network away or gives it back.
 func (b *tablet) offline(t testing.TB, off bool) {
 	t.Helper()
+	b.cut = off
 	if _, err := chromedp.Call(b.ctx, network.EmulateNetworkConditionsByRule, network.EmulateNetworkConditionsByRuleParams{MatchedNetworkConditions: []*network.Conditions{{Offline: off, DownloadThroughput: -1, UploadThroughput: -1}}}); err != nil {
 		t.Fatal(err)
 	}

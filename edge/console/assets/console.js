@@ -135,17 +135,35 @@ function listen(url, handlers) {
   };
 }
 
+// A browser makes a click of a press and a release on one element: a lane that
+// changes under a finger would swallow the touch. So it changes when the finger is
+// up, or has rested for a second.
+let pressed, held = new Map();
+function release() {
+  clearTimeout(pressed);
+  pressed = undefined;
+  for (const f of held.values()) f();
+  held.clear();
+}
+addEventListener("pointerdown", () => { clearTimeout(pressed); pressed = setTimeout(release, 1000); }, true);
+// Of a touch the click comes somewhat later than the end.
+for (const up of ["pointerup", "pointercancel"]) addEventListener(up, () => { if (pressed) { clearTimeout(pressed); pressed = setTimeout(release, 100); } }, true);
+addEventListener("click", () => { if (pressed) setTimeout(release); });
+function unpressed(f) {
+  return (piece) => { if (pressed) held.set(piece.id, () => f(piece)); else f(piece); };
+}
+
 if (document.body.dataset.live) {
   const states = new Map([...document.querySelectorAll(".lane")].map((l) => [l.dataset.lane, l.dataset.state]));
   listen(document.body.dataset.live, {
-    lane: ({ id, html }) => {
+    lane: unpressed(({ id, html }) => {
       const old = document.querySelector(`.lane[data-lane="${CSS.escape(id)}"]`);
       if (!old) { location.reload(); return; }
       replace(old, html);
       const state = document.querySelector(`.lane[data-lane="${CSS.escape(id)}"]`).dataset.state;
       if (state === "referred" && states.get(id) !== "referred") ring();
       states.set(id, state);
-    },
+    }),
     status: ({ html }) => { document.getElementById("status").innerHTML = html; },
     entries: ({ html }) => { document.getElementById("entries").innerHTML = html; },
   });
