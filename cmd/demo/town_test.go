@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/fetch"
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/chromedp"
@@ -405,7 +406,8 @@ func (b *tablet) find(t testing.TB, form string) (x, y float64) {
 		button.scrollIntoView({block: "center"});
 		const r = button.getBoundingClientRect();
 		window.at = [r.x + r.width / 2, r.y + r.height / 2];
-		return document.elementFromPoint(...at)?.closest("button") === button;
+		// Before a page is painted the browser drops what is touched.
+		return performance.getEntriesByType("paint").length > 0 && document.elementFromPoint(...at)?.closest("button") === button;
 	})()`, form))
 	at, err := chromedp.Run(b.ctx, chromedp.Evaluate[[]float64](`at`))
 	if err != nil {
@@ -475,6 +477,9 @@ func (b *tablet) hold(t testing.TB, path string) (sent, release func()) {
 	release = func() {
 		t.Helper()
 		if _, err := chromedp.Call(b.ctx, fetch.ContinueRequest, fetch.ContinueRequestParams{RequestID: held}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := chromedp.Call(b.ctx, fetch.Disable, cdp.Empty{}); err != nil {
 			t.Fatal(err)
 		}
 	}

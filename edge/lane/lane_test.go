@@ -640,6 +640,13 @@ var scenarios = []struct {
 		r.mustDo(edge.Action{Kind: edge.ActConfirm, Presentation: r.id(), Field: "passed", Text: "yes"})
 		r.want(edge.LaneIdle)
 	}},
+	{"the guard says that nobody went through", setup{typed: true, bare: true}, func(r *rig) {
+		r.mustDo(edge.Action{Kind: edge.ActPresent, Pass: 1, Identity: "document"})
+		r.mustDo(edge.Action{Kind: edge.ActReading, Presentation: r.id(), Value: 36.5})
+		r.want(edge.LanePassing)
+		r.mustDo(edge.Action{Kind: edge.ActConfirm, Presentation: r.id(), Field: "passed", Text: "no"})
+		r.want(edge.LaneIdle)
+	}},
 	{"a worker's first entry is checked, the next is not", setup{}, func(r *rig) {
 		r.card("worker")
 		r.temp(36.4)

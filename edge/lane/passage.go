@@ -85,6 +85,7 @@ type turn struct {
 	asked    time.Time
 	count    int
 	door     bool // it was open during the turn
+	told     bool // the guard has said whether they went through
 	refused  bool // by an interlock, at least once
 	opened   time.Time
 	passedAt time.Time
@@ -379,6 +380,7 @@ func (p *Passage) confirm(t *turn, passed bool) error {
 		if p.cur != t {
 			return edge.ErrLate
 		}
+		t.told = true
 		if passed {
 			t.count = t.persons
 			t.passedAt = time.Now()
@@ -463,7 +465,7 @@ func (p *Passage) finish(t *turn) {
 	if t.count < t.most {
 		p.secure()
 	}
-	observed := p.dev.Beam != nil || p.dev.Door != nil || t.opened.IsZero()
+	observed := p.dev.Beam != nil || p.dev.Door != nil || t.told || t.opened.IsZero()
 	data := map[string]any{}
 	result := edge.ResultPassed
 	deltas := policy.Passed(t.pass, t.dir)
