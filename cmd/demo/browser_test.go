@@ -39,7 +39,7 @@ func TestTheEstateInABrowser(t *testing.T) {
 		{"a forgotten card", func(t *testing.T) { forgotten(t, tn, a) }},
 		{"two guards answer one person", func(t *testing.T) { twoGuards(t, tn, a, b) }},
 		{"a tap that comes late", func(t *testing.T) { lateTap(t, tn, a, b) }},
-		{"a tablet without network", func(t *testing.T) { offline(t, tn, a) }},
+		{"a tablet without network", func(t *testing.T) { offline(t, tn) }},
 		{"answered aside", func(t *testing.T) { aside(t, tn, a) }},
 		{"a restart in the middle", func(t *testing.T) { restart(t, tn, a, b) }},
 	} {
@@ -291,11 +291,14 @@ func lateTap(t *testing.T, tn *town, a, b *tablet) {
 	tn.until(t, tn.east, "east-in", "left", func(v edge.LaneView) bool { return v.Current == nil })
 }
 
-func offline(t *testing.T, tn *town, b *tablet) {
-	b.do(t, "the lanes", chromedp.Navigate(b.base+"/"))
+func offline(t *testing.T, tn *town) {
+	number, pin := tn.hire(t, tn.east, "孙师傅", accounts.Guard)
+	b := tn.tablet(t, tn.east, "zh-Hans", 800, 1200)
+	r := b.relay(t)
+	b.login(t, number, pin)
 	p := tn.refer(t, "east-in", tn.somebody(t, estate.Fever, "resident"))
 	b.find(t, form("east-in", p.ID, "kind", "deny"))
-	b.offline(t, true)
+	b.offline(t, r, true)
 	b.wait(t, "says that the gate is out of reach", `document.body.classList.contains("lost")`)
 	from := tn.east.app.Journal.Size()
 	b.tap(t, form("east-in", p.ID, "kind", "deny"))
@@ -305,7 +308,7 @@ func offline(t *testing.T, tn *town, b *tablet) {
 		t.Fatal(err)
 	}
 	next := tn.refer(t, "east-in", tn.somebody(t, estate.Fever, "resident"))
-	b.offline(t, false)
+	b.offline(t, r, false)
 	b.wait(t, "finds the gate again", `!document.body.classList.contains("lost")`)
 	b.tap(t, form("east-in", next.ID, "kind", "deny"))
 	tn.entry(t, tn.east, from, "the denial", action(b.actor, next.ID, map[string]string{"outcome": "deny"}))
