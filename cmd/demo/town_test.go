@@ -153,8 +153,14 @@ func (tn *town) rig(t testing.TB, lane string) rig {
 func (tn *town) somebody(t testing.TB, trait estate.Trait, category string) *estate.Person {
 	t.Helper()
 	list := tn.w.est.People
-	if trait == estate.Unknown {
+	switch trait {
+	case estate.Unknown:
 		list = tn.w.est.Strangers
+	case estate.Fever:
+		// Anybody may have one today: the estate has too few.
+		ill := *tn.somebody(t, estate.Ordinary, category)
+		ill.Body = 38.3
+		return &ill
 	}
 	for _, p := range list {
 		if p.Trait == trait && (category == "" || p.Row.Pass.Category == category) && !tn.came[p] {
