@@ -245,6 +245,7 @@ func (tn *town) through(t *testing.T, lane string, from uint64, id uint64) {
 	if e.Result != edge.ResultPassed {
 		t.Errorf("the passage's result is %q", e.Result)
 	}
+	tn.until(t, tn.east, lane, "left", func(v edge.LaneView) bool { return v.Current == nil || v.Current.ID != id })
 }
 
 // entry waits for an entry of a gate's journal.
