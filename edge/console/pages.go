@@ -180,6 +180,15 @@ func (c *Console) found(r *http.Request, passes []edge.Pass) []found {
 		if x.Until != 0 {
 			f.Until = p.Moment(c.at(x.Until))
 		}
+		// A pass of which the time is not now serves as little as one that was withdrawn.
+		if now := c.now().UnixMilli(); x.Status == edge.PassActive {
+			switch {
+			case x.Until != 0 && now >= x.Until:
+				f.Status, f.StatusCode = p.T("status.expired"), "expired"
+			case x.From > now:
+				f.Status, f.StatusCode = p.T("status.early", "Time", p.Moment(c.at(x.From))), "early"
+			}
+		}
 		for _, v := range c.deps.Lanes.Views() {
 			if at := r.FormValue("lane"); at != "" && at != v.Lane {
 				continue

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"gatehouse/edge"
 )
@@ -31,6 +32,16 @@ func TestPasses(t *testing.T) {
 	}
 	if w := c.request("GET", "/passes?name="+strings.Repeat("x", 300), nil, me); w.Code != http.StatusBadRequest {
 		t.Errorf("%d", w.Code)
+	}
+	// A pass whose time is over, or has not come, does not pass for one that serves.
+	for _, x := range []struct {
+		from, until int64
+		want        string
+	}{{0, time.Now().Add(-time.Minute).UnixMilli(), "已过期"}, {time.Now().Add(time.Hour).UnixMilli(), 0, "起才有效"}, {time.Now().Add(-time.Hour).UnixMilli(), time.Now().Add(time.Hour).UnixMilli(), `<span class="status-word">有效</span>`}} {
+		s.passes[0].Status, s.passes[0].Reason, s.passes[0].From, s.passes[0].Until = edge.PassActive, "", x.from, x.until
+		if body := c.request("GET", "/passes?name=x", nil, me).Body.String(); !strings.Contains(body, x.want) {
+			t.Errorf("from %d until %d: the page lacks %q", x.from, x.until, x.want)
+		}
 	}
 	// What makes no sense for a pass as it is is not offered.
 	for status, want := range map[edge.PassStatus][]edge.PassStatus{edge.PassActive: {edge.PassSuspended, edge.PassLost}, edge.PassSuspended: {edge.PassLost, ""}, edge.PassLost: {""}} {

@@ -27,6 +27,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"gatehouse/edge"
 	"gatehouse/edge/sqlite"
@@ -310,8 +311,15 @@ func (r *Registry) Find(ctx context.Context, q edge.PassQuery) ([]edge.Pass, err
 	if len(where) == 0 {
 		return nil, errors.New("name a building, a unit, a name, a household or a card to look for")
 	}
+	// Who looks in building 1 means it before buildings 10 to 19, of which a page may
+	// be full.
+	first := ""
+	if s := strings.TrimSpace(q.Building); s != "" && s[len(s)-1] >= '0' && s[len(s)-1] <= '9' {
+		first = "substr(p.building, ?, 1) BETWEEN '0' AND '9', "
+		args = append(args, utf8.RuneCountInString(s)+1)
+	}
 	rows, err := r.db.R.QueryContext(ctx, `SELECT `+passColumns+`, 0 FROM passes p LEFT JOIN local l ON l.pass = p.id WHERE `+
-		strings.Join(where, " AND ")+` ORDER BY p.building, p.unit, p.id LIMIT ?`, append(args, q.Limit)...)
+		strings.Join(where, " AND ")+` ORDER BY `+first+`p.building, p.unit, p.id LIMIT ?`, append(args, q.Limit)...)
 	if err != nil {
 		return nil, fmt.Errorf("cannot look for passes: %w", err)
 	}

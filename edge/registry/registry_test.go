@@ -429,7 +429,8 @@ func TestFind(t *testing.T) {
 		want []edge.PassID
 	}{
 		{edge.PassQuery{Building: "1号"}, []edge.PassID{1, 2}},
-		{edge.PassQuery{Building: "1"}, []edge.PassID{3, 1, 2}}, // 10号楼 sorts before 1号楼
+		{edge.PassQuery{Building: "1"}, []edge.PassID{1, 2, 3}}, // though the text 10号楼 stands before 1号楼
+		{edge.PassQuery{Building: "1", Limit: 2}, []edge.PassID{1, 2}},
 		{edge.PassQuery{Building: "1号楼", Unit: "2-302"}, []edge.PassID{2}},
 		{edge.PassQuery{Unit: "2-3", Limit: 2}, []edge.PassID{3, 1}},
 		{edge.PassQuery{Name: "王小明"}, []edge.PassID{1}},
