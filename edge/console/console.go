@@ -220,6 +220,10 @@ func (c *Console) Handler() http.Handler {
 		mux.HandleFunc(r.pattern, c.guarded(r))
 	}
 	cross := http.NewCrossOriginProtection()
+	// Without what it held: another site must not have a person send it again.
+	cross.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Error(w, c.say(r, "forms.foreign"), http.StatusForbidden)
+	}))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self'; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'")

@@ -153,7 +153,7 @@ func wantsPage(r *http.Request) bool { return strings.Contains(r.Header.Get("Acc
 type turnedAway struct {
 	say  string // the message's id
 	code int
-	cut  bool // the form was too big
+	cut  bool // not all of the form could be read, so it must not be sent again
 	// What must come first, and on which page.
 	first, firstSays string
 }

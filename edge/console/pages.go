@@ -226,7 +226,7 @@ func (c *Console) changePass(w http.ResponseWriter, r *http.Request) {
 		c.showPasses(w, r, map[string]any{"Message": message}, code, &form)
 	}
 	switch {
-	case err != nil || n < 1 || n > edge.MaxID || (status != "" && status != edge.PassSuspended && status != edge.PassLost):
+	case err != nil || n < 1 || n > edge.MaxID || !r.PostForm.Has("status") || (status != "" && status != edge.PassSuspended && status != edge.PassLost):
 		refuse(c.say(r, "console.failed"), http.StatusBadRequest)
 		return
 	case reason == "":

@@ -83,6 +83,7 @@ func TestChangePass(t *testing.T) {
 		{url.Values{"pass": {"7"}, "status": {""}}, nil, 400, "请写明原因"},
 		{url.Values{"pass": {"7"}, "status": {"suspended"}, "reason": {" \t"}}, nil, 400, "请写明原因"},
 		{url.Values{"pass": {"7"}, "status": {"suspended"}, "reason": {strings.Repeat("长", 70)}}, nil, 400, strings.Repeat("长", 70)},
+		{url.Values{"pass": {"7"}, "reason": {"x"}}, nil, 400, "没有办成"}, // no status is not the roster's
 		{url.Values{"pass": {"7"}, "status": {"active"}, "reason": {"x"}}, nil, 400, "没有办成"},
 		{url.Values{"pass": {"x"}, "status": {""}, "reason": {"x"}}, nil, 400, "没有办成"},
 		{url.Values{"pass": {"404"}, "status": {"lost"}, "reason": {"x"}}, nil, 404, "没有找到"},
