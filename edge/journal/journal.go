@@ -818,11 +818,8 @@ func (j *Journal) Run(ctx context.Context) error {
 				j.log.Warn("cannot empty the WAL of destroyed entries yet", "err", err)
 			}
 		case <-purge.C:
-			if j.o.Retention > 0 {
-				cut := time.UnixMilli(j.o.Clock.Now().Time).Add(-j.o.Retention)
-				if _, err := j.Purge(ctx, cut); err != nil && ctx.Err() == nil {
-					j.log.Error("cannot purge the journal", "err", err)
-				}
+			if _, err := j.Retain(ctx); err != nil && ctx.Err() == nil {
+				j.log.Error("cannot purge the journal", "err", err)
 			}
 		}
 	}

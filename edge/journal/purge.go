@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -62,21 +63,19 @@ func (j *Journal) Purge(ctx context.Context, cut time.Time) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	before := cut.UnixMilli()
-	technical := cut.Add(-max(0, j.o.Technical-j.o.Retention)).UnixMilli()
+	now := j.o.Clock.Now()
+	due := due{before: cut.UnixMilli(), technical: cut.Add(-max(0, j.o.Technical-j.o.Retention)).UnixMilli(), now: max(now.Time, cut.UnixMilli()), lost: !now.Clock.Trusted()}
 	total := 0
 	for _, l := range lives {
+		if err := due.find(ctx, j, l); err != nil {
+			return total, err
+		}
 		goes := false
-		// Entries are in the order of their times but for leaps of the clock, which
-		// end the search early and never destroy more.
-		n, err := j.destroyWhere(ctx, l, deletion{Why: "retention", Before: before}, func(_ uint64, e *edge.Entry) (bool, bool) {
+		n, err := j.destroyWhere(ctx, l, deletion{Why: "retention", Before: due.before}, func(seq uint64, e *edge.Entry) (bool, bool) {
 			if e != nil { // what cannot be read goes with what came before it
-				if e.Stamp.Time >= before {
-					return false, false
-				}
-				goes = !j.technical[e.Kind] || e.Stamp.Time < technical
+				goes = due.is(seq, e, j.technical[e.Kind])
 			}
-			return goes, true
+			return goes, seq < due.end
 		})
 		total += n
 		if err != nil {
@@ -87,6 +86,98 @@ func (j *Journal) Purge(ctx context.Context, cut time.Time) (int, error) {
 		return total, err
 	}
 	return total, nil
+}
+
+// due says which entries are past their retention. The clock of a gate may have been
+// wrong when an entry was made, so its stamp is believed when a trusted clock made
+// it; any other entry is older than the believed ones that follow it, and no more is
+// known of it. Whatever a clock does, entries go later then, never before their time,
+// and one from a wrong future does not keep those that follow it.
+type due struct {
+	before, technical int64 // entries about persons, and the others, older than this go
+	now               int64 // a stamp beyond it is wrong, whoever made it
+	lost              bool  // nobody vouches for the time now
+
+	// Of one epoch: entries below these go, since a believed one that follows is old
+	// enough.
+	persons, rest uint64
+	end           uint64 // the first believed one that is too young, or the end
+	doubtful      bool   // there is none, and none is to come: stamps alone tell
+}
+
+func (d *due) believed(s edge.Stamp) bool { return s.Clock.Trusted() && s.Time <= d.now }
+
+// find looks through an epoch up to the first believed entry that is too young.
+func (d *due) find(ctx context.Context, j *Journal, l life) error {
+	d.persons, d.rest, d.end, d.doubtful = 0, 0, math.MaxInt64, d.lost
+	for from := uint64(0); ; {
+		entries, err := j.readSome(ctx, l.suffix, from)
+		if err != nil || len(entries) == 0 {
+			return err
+		}
+		for _, s := range entries {
+			from = s.Seq + 1
+			e, err := edge.DecodeEntry(s.Line)
+			if err != nil || !d.believed(e.Stamp) {
+				continue
+			}
+			if e.Stamp.Time >= d.before {
+				d.end, d.doubtful = s.Seq, false
+				return nil
+			}
+			d.persons = from
+			if e.Stamp.Time < d.technical {
+				d.rest = from
+			}
+		}
+	}
+}
+
+// is tells whether an entry below end is past its retention.
+func (d *due) is(seq uint64, e *edge.Entry, technical bool) bool {
+	low, cut := d.persons, d.before
+	if technical {
+		low, cut = d.rest, d.technical
+	}
+	return seq < low || d.doubtful && e.Stamp.Time < cut
+}
+
+// readSome reads the next entries of an epoch from a sequence on.
+func (j *Journal) readSome(ctx context.Context, suffix string, from uint64) ([]edge.Stored, error) {
+	var first sql.NullInt64
+	if err := j.db.R.QueryRowContext(ctx, "SELECT min(seq) FROM entry"+suffix+" WHERE seq>=?", int64(from)).Scan(&first); err != nil {
+		return nil, fmt.Errorf("cannot read the journal: %w", err)
+	}
+	if !first.Valid {
+		return nil, nil
+	}
+	return readEntries(ctx, j.db.R, suffix, uint64(first.Int64), uint64(first.Int64)+edge.BlockSize)
+}
+
+// Retain destroys what is past its retention now. The time that this rests on is one
+// that it certainly is or was: a clock that nobody vouches for destroys nothing.
+func (j *Journal) Retain(ctx context.Context) (int, error) {
+	if j.o.Retention <= 0 {
+		return 0, nil
+	}
+	now, ok := j.sureTime()
+	if !ok {
+		return 0, nil
+	}
+	return j.Purge(ctx, now.Add(-j.o.Retention))
+}
+
+// sureTime is the time by a trusted source, or else the floor below which it is not,
+// which goes on with monotonic time.
+func (j *Journal) sureTime() (time.Time, bool) {
+	if s := j.o.Clock.Now(); s.Clock.Trusted() {
+		return time.UnixMilli(s.Time), true
+	}
+	if c, ok := j.o.Clock.(interface{ Floor() (time.Time, bool) }); ok {
+		floor, _ := c.Floor()
+		return floor, true
+	}
+	return time.Time{}, false
 }
 
 // lives are all epochs whose tables are here, the oldest first.
