@@ -17,7 +17,7 @@ import (
 type localCell struct {
 	local, at int64
 	bumps     uint64 // changes that the version in the table lacks
-	seq       int64  // the last entry that changed it
+	seq       int64  // the last entry that changed it, counted on from Journal.base
 }
 
 // changed is the cell as changes since the table have left it; the ones of the commit
@@ -32,6 +32,7 @@ func (j *Journal) changed(staged map[edge.Cell]localCell, c edge.Cell) (localCel
 
 // stage applies an entry's delta. The caller holds write.
 func (j *Journal) stage(ctx context.Context, staged map[edge.Cell]localCell, d edge.Delta, seq, at int64) error {
+	seq += int64(j.base)
 	x, ok := j.changed(staged, d.Cell)
 	if !ok {
 		var version uint64

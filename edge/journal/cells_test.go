@@ -119,6 +119,12 @@ func TestCellsFollowTheEntries(t *testing.T) {
 			"new epoch": func(rt *rapid.T) {
 				fatal(j.NewEpoch(ctx, uint64(rapid.IntRange(0, int(j.Size())).Draw(rt, "forked")), "test"))
 			},
+			"carry some": func(*rapid.T) {
+				j.purging.Lock()
+				_, err := j.carrySome(ctx)
+				j.purging.Unlock()
+				fatal(err)
+			},
 			"crash": func(*rapid.T) {
 				// The file as it is now, as after a power cut.
 				n++

@@ -37,6 +37,9 @@ func (j *Journal) Decommission(ctx context.Context, e Ending) (End, error) {
 	}
 	j.purging.Lock()
 	defer j.purging.Unlock()
+	if err := j.carryAll(ctx); err != nil {
+		return End{}, err
+	}
 	j.life.RLock()
 	defer j.life.RUnlock()
 	data, err := json.Marshal(e)

@@ -2,7 +2,6 @@ package journal
 
 import (
 	"context"
-	"database/sql"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -35,7 +34,10 @@ type former struct {
 	Epoch  edge.Epoch
 	Forked uint64 // how many of its entries stand; those after it were carried over
 	Size   uint64
-	bare   bool // its tables are gone, to make room
+	next   uint64 // those from here on are still to be carried over
+	bare   bool   // its tables are gone, to make room
+
+	carrying bool // next is not the end
 }
 
 func suffixOf(e edge.Epoch) string { return "_" + e.String() }
@@ -51,7 +53,7 @@ var epochTables = map[string]string{
 
 // formersOf lists the former epochs, the oldest first.
 func formersOf(ctx context.Context, q querier) ([]former, error) {
-	rows, err := q.QueryContext(ctx, "SELECT epoch, forked, size, bare FROM former ORDER BY n")
+	rows, err := q.QueryContext(ctx, "SELECT epoch, forked, size, coalesce(next, size), next IS NOT NULL, bare FROM former ORDER BY n")
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the former epochs: %w", err)
 	}
@@ -60,7 +62,7 @@ func formersOf(ctx context.Context, q querier) ([]former, error) {
 	for rows.Next() {
 		var f former
 		var epoch string
-		if err := rows.Scan(&epoch, &f.Forked, &f.Size, &f.bare); err != nil {
+		if err := rows.Scan(&epoch, &f.Forked, &f.Size, &f.next, &f.carrying, &f.bare); err != nil {
 			return nil, fmt.Errorf("cannot read the former epochs: %w", err)
 		}
 		if f.Epoch, err = edge.ParseEpoch(epoch); err != nil {
@@ -73,15 +75,26 @@ func formersOf(ctx context.Context, q querier) ([]former, error) {
 
 // NewEpoch begins a new life of the journal, because the server has another
 // continuation of the present one: the medium was restored from an old image, or
-// copied. The first forked entries stand, at the server; those after them are
-// carried over verbatim, each within an entry of the new epoch, or sealed as they
-// are. All of it is one transaction: after a power cut it has happened or it has
-// not. The old epoch's tree stays here, so that its heads can still be proved, and
-// so does its content until its retention ends. Positions are unknown afterwards:
-// what happened beyond the fork is not known here.
+// copied. The first forked entries stand, at the server; Carry brings those after
+// them over. Beginning is one transaction: after a power cut it has happened or it
+// has not. The old epoch's tree stays here, so that its heads can still be proved,
+// and so does its content until its retention ends. Positions are unknown
+// afterwards: what happened beyond the fork is not known here.
 func (j *Journal) NewEpoch(ctx context.Context, forked uint64, why string) error {
+	if forked > j.Size() {
+		return fmt.Errorf("cannot begin an epoch after %d entries: the journal has %d", forked, j.Size())
+	}
 	j.purging.Lock()
 	defer j.purging.Unlock()
+	// Each epoch carries from the one before it, so that has to be whole; and what can
+	// be done before the lanes are kept waiting is.
+	if err := errors.Join(j.carryAll(ctx), j.storeCells(ctx), j.seal(ctx, j.Size())); err != nil {
+		return fmt.Errorf("cannot begin an epoch: %w", err)
+	}
+	lost, err := j.missing(ctx, forked)
+	if err != nil {
+		return fmt.Errorf("cannot begin an epoch: %w", err)
+	}
 	j.life.Lock()
 	defer j.life.Unlock()
 	// The old tree must be whole, and appends go on until write is held.
@@ -99,9 +112,6 @@ func (j *Journal) NewEpoch(ctx context.Context, forked uint64, why string) error
 	}
 	defer j.sealing.Unlock()
 	defer j.write.Unlock()
-	if forked > j.Size() {
-		return fmt.Errorf("cannot begin an epoch after %d entries: the journal has %d", forked, j.Size())
-	}
 	epoch, err := j.randomEpoch()
 	if err != nil {
 		return err
@@ -109,23 +119,18 @@ func (j *Journal) NewEpoch(ctx context.Context, forked uint64, why string) error
 	now := j.o.Clock.Now()
 	old, size := j.Epoch(), j.Size()
 	block, blockAt, hasBlock := j.block, j.blockAt, j.hasBlock
-	next, carried, lost := uint64(0), uint64(0), uint64(0)
-	add := func(kind edge.Kind, data []byte, deltas ...edge.Delta) error {
-		e := &edge.Entry{Kind: kind, Of: -1, Actor: "system", Stamp: now, Data: data, Deltas: deltas}
-		line, err := e.AppendJSON(nil)
-		if err != nil {
-			return err
-		}
-		next++
-		return j.insert(ctx, next-1, pack(line))
-	}
 	reset := edge.Delta{Cell: edge.Cell{Name: edge.CellReset, Subject: edge.SubjectReset}, Op: edge.OpSet, Value: now.Time}
+	data, err := json.Marshal(lineage{Epoch: epoch, Parent: old, Forked: forked, Size: size, Lost: lost, Why: why})
+	if err != nil {
+		return err
+	}
+	line, err := (&edge.Entry{Kind: edge.KindEpoch, Of: -1, Actor: "system", Stamp: now, Data: data, Deltas: []edge.Delta{reset}}).AppendJSON(nil)
+	if err != nil {
+		return err
+	}
 	cellsStored := func() {}
 	err = j.tx(ctx, func() error {
 		if cellsStored, err = j.storeAllCells(ctx); err != nil {
-			return err
-		}
-		if lost, err = j.missing(ctx, forked, size); err != nil {
 			return err
 		}
 		for name, columns := range epochTables {
@@ -135,112 +140,57 @@ func (j *Journal) NewEpoch(ctx context.Context, forked uint64, why string) error
 				}
 			}
 		}
-		for _, q := range []string{"DELETE FROM meta WHERE k IN ('receipt', 'start')", "UPDATE erasure SET tried=0", "UPDATE cell SET seq=-1 WHERE seq>=0"} {
+		for _, q := range []string{"DELETE FROM meta WHERE k IN ('receipt', 'start')", "UPDATE erasure SET tried=0, upto=1"} {
 			if _, err := j.conn.ExecContext(ctx, q); err != nil {
 				return err
 			}
 		}
-		if _, err := j.conn.ExecContext(ctx, "INSERT INTO former(epoch, forked, size) VALUES(?, ?, ?)", old.String(), int64(forked), int64(size)); err != nil {
+		if _, err := j.conn.ExecContext(ctx, "INSERT INTO former(epoch, forked, size, next) VALUES(?, ?, ?, ?)", old.String(), int64(forked), int64(size), int64(forked)); err != nil {
 			return err
 		}
-		data, err := json.Marshal(lineage{Epoch: epoch, Parent: old, Forked: forked, Size: size, Lost: lost, Why: why})
-		if err != nil {
+		if err := j.insert(ctx, 0, pack(line)); err != nil {
 			return err
 		}
-		if err := add(edge.KindEpoch, data, reset); err != nil {
+		if _, err := j.stmts.store.ExecContext(ctx, reset.Cell.Subject, reset.Cell.Name, reset.Cell.Bucket, reset.Value, now.Time, 1, int64(j.base+size)); err != nil {
 			return err
 		}
-		if _, err := j.stmts.store.ExecContext(ctx, reset.Cell.Subject, reset.Cell.Name, reset.Cell.Bucket, reset.Value, now.Time, 1, 0); err != nil {
-			return err
-		}
-		if err := j.carry(ctx, suffixOf(old), forked, size, func(data []byte) error { carried++; return add(edge.KindCarried, data) }); err != nil {
-			return err
-		}
-		for k, v := range map[string]any{"epoch": epoch.String(), "acked": 0, "cells": int64(next)} {
+		for k, v := range map[string]any{"epoch": epoch.String(), "acked": 0, "cells": 1, "base": int64(j.base + size)} {
 			if _, err := j.stmts.meta.ExecContext(ctx, k, v); err != nil {
 				return err
 			}
 		}
-		_, err = j.conn.ExecContext(ctx, "UPDATE erasure SET upto=?", int64(next))
-		return err
+		return nil
 	})
 	if err != nil {
 		j.block, j.blockAt, j.hasBlock = block, blockAt, hasBlock
 		return fmt.Errorf("cannot begin an epoch: %w", err)
 	}
-	j.log.Warn("a new epoch", "epoch", epoch, "parent", old, "forked", forked, "carried", carried, "lost", lost, "why", why)
+	j.log.Warn("a new epoch", "epoch", epoch, "parent", old, "forked", forked, "to_carry", size-forked-lost, "lost", lost, "why", why)
 	cellsStored()
-	j.tabled = next
+	j.base += size
+	j.tabled = 1
 	j.epoch.Store(uint64(epoch))
 	j.acked.Store(0)
 	j.sealed, j.covered, j.tail = 0, 0, nil
 	j.settled.Store(0)
 	j.stale.Store(true)
-	j.grow(next)
+	j.grow(1)
+	select {
+	case j.forked <- struct{}{}:
+	default:
+	}
 	return nil
 }
 
 // missing counts the entries from forked on whose content was destroyed: a server
-// that has lost what it had receipted cannot get them from here.
-func (j *Journal) missing(ctx context.Context, forked, size uint64) (uint64, error) {
-	var here, sealed int64
-	err := j.conn.QueryRowContext(ctx, "SELECT (SELECT count(*) FROM entry WHERE seq>=?1), (SELECT coalesce(sum(first+count-max(first, ?1)), 0) FROM sealed WHERE first+count>?1)", int64(forked)).Scan(&here, &sealed)
+// that has lost what it had receipted cannot get them from here. The caller holds
+// purging.
+func (j *Journal) missing(ctx context.Context, forked uint64) (uint64, error) {
+	var size, here, sealed int64
+	err := j.db.R.QueryRowContext(ctx, `SELECT (SELECT max(seq)+1 FROM entry), (SELECT count(*) FROM entry WHERE seq>=?1),
+		(SELECT coalesce(sum(first+count-max(first, ?1)), 0) FROM sealed WHERE first+count>?1)`, int64(forked)).Scan(&size, &here, &sealed)
 	if err != nil {
 		return 0, err
 	}
-	return size - forked - uint64(here+sealed), nil
-}
-
-// carry gives the data of the entries that carry over what follows the fork. What
-// is carried is here once: its content in the old epoch goes, and the blinds stay
-// with the block keys.
-func (j *Journal) carry(ctx context.Context, suffix string, forked, size uint64, add func([]byte) error) error {
-	for seq := forked; seq < size; seq++ {
-		var line []byte
-		err := j.conn.QueryRowContext(ctx, "SELECT line FROM entry"+suffix+" WHERE seq=?", int64(seq)).Scan(&line)
-		if err == nil {
-			if line, err = unpack(line); err != nil || !json.Valid(line) {
-				j.log.Error("an entry is lost to the new epoch: it cannot be read", "seq", seq, "hint", "gatehouse journal verify says where the journal is damaged")
-				continue
-			}
-			// By hand: an encoder would write the line's bytes in its own way.
-			if err := add(fmt.Appendf(nil, `{"seq":%d,"entry":%s}`, seq, line)); err != nil {
-				return err
-			}
-			continue
-		}
-		if !errors.Is(err, sql.ErrNoRows) {
-			return fmt.Errorf("entry %d: %w", seq, err)
-		}
-		var first, count int64
-		var data []byte
-		err = j.conn.QueryRowContext(ctx, "SELECT first, count, data FROM sealed"+suffix+" WHERE first<=? ORDER BY first DESC LIMIT 1", int64(seq)).Scan(&first, &count, &data)
-		if errors.Is(err, sql.ErrNoRows) || err == nil && int64(seq) >= first+count {
-			continue // counted as lost
-		}
-		if err != nil {
-			return fmt.Errorf("sealed entry %d: %w", seq, err)
-		}
-		text, err := json.Marshal(carriedSealed{Seq: uint64(first), Count: uint64(count), Sealed: data})
-		if err != nil {
-			return err
-		}
-		if err := add(text); err != nil {
-			return err
-		}
-		seq = uint64(first+count) - 1
-	}
-	_, err := j.conn.ExecContext(ctx, "DELETE FROM entry"+suffix+" WHERE seq>=?", int64(forked))
-	if err == nil {
-		_, err = j.conn.ExecContext(ctx, "DROP TABLE sealed"+suffix)
-	}
-	return err
-}
-
-// carriedSealed is the data of an entry that carries a sealed run of a former
-// epoch: the age file, as it was.
-type carriedSealed struct {
-	Seq    uint64 `json:"seq"` // of the first
-	Count  uint64 `json:"count"`
-	Sealed []byte `json:"sealed"`
+	return uint64(max(0, size-int64(forked)-here-sealed)), nil
 }

@@ -3,6 +3,7 @@ package journal_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"path/filepath"
 	"testing"
 	"time"
@@ -43,7 +44,7 @@ func TestNewEpochCarriesWhatTheServerLacks(t *testing.T) {
 	if err := j.NewEpoch(ctx, 700, "no"); err == nil || j.Epoch() != old {
 		t.Fatal("an epoch that forks beyond the end was begun")
 	}
-	if err := j.NewEpoch(ctx, 300, "restored"); err != nil {
+	if err := errors.Join(j.NewEpoch(ctx, 300, "restored"), j.Carry(ctx)); err != nil {
 		t.Fatal(err)
 	}
 	check := func(size uint64) {

@@ -18,14 +18,17 @@ type Erased struct {
 // what they led to, and its counters, positions and marks. Entries that the server
 // has not receipted are sealed to the community, which has to erase them itself.
 func (j *Journal) Erase(ctx context.Context, pass edge.PassID, by string) (Erased, error) {
+	j.purging.Lock()
+	defer j.purging.Unlock()
+	if err := j.carryAll(ctx); err != nil {
+		return Erased{}, err
+	}
 	j.write.Lock()
 	err := requestErasure(ctx, j.conn, pass, by, j.Size())
 	j.write.Unlock()
 	if err != nil {
 		return Erased{}, err
 	}
-	j.purging.Lock()
-	defer j.purging.Unlock()
 	j.life.RLock()
 	defer j.life.RUnlock()
 	return j.erase(ctx, pass, by, j.Size())
@@ -114,6 +117,9 @@ func (j *Journal) erasures(ctx context.Context, cond string) error {
 	}
 	j.purging.Lock()
 	defer j.purging.Unlock()
+	if err := j.carryAll(ctx); err != nil {
+		return err
+	}
 	j.life.RLock()
 	defer j.life.RUnlock()
 	return j.doErasures(ctx, cond)

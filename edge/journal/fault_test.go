@@ -79,6 +79,7 @@ func strike(t *testing.T, f *fault, at int) bool {
 	_ = j.Acknowledge(ctx, j.Epoch(), 3, nil)
 	add(2)
 	_ = j.NewEpoch(ctx, j.Acked(), "a fault")
+	_ = j.Carry(ctx)
 	add(2)
 	_ = j.db.Checkpoint(ctx)
 	_, _ = j.Erase(ctx, 99, "nobody")

@@ -65,6 +65,11 @@ INSERT INTO gone SELECT 0, min(seq) FROM entry HAVING min(seq)>0;
 `, `
 ALTER TABLE cell ADD COLUMN seq INTEGER NOT NULL DEFAULT -1;
 INSERT INTO meta(k, v) SELECT 'cells', max(seq)+1 FROM entry HAVING max(seq)>=0;
+`, `
+ALTER TABLE former ADD COLUMN next INTEGER;
+CREATE TABLE carried(epoch TEXT NOT NULL, first INTEGER NOT NULL, count INTEGER NOT NULL, seq INTEGER NOT NULL, width INTEGER NOT NULL,
+	PRIMARY KEY(epoch, first)) WITHOUT ROWID;
+INSERT INTO carried SELECT epoch, 1, size-forked, forked, 1 FROM former WHERE size>forked;
 `}
 
 // maxLine bounds the lines that this journal takes, so that they fit into an
@@ -104,6 +109,7 @@ type Journal struct {
 	cells   map[edge.Cell]localCell
 	cellsMu sync.RWMutex
 	tabled  uint64 // the table has what the entries below it imply
+	base    uint64 // entries of all former epochs: cells count their changes on from there
 
 	block    edge.BlockKey // key of the block at blockAt
 	blockAt  uint64
@@ -114,6 +120,7 @@ type Journal struct {
 	covered uint64              // leaves whose hashes are stored or in tail
 	tail    map[int64]tlog.Hash // never changed without sealing
 	purging sync.Mutex
+	forked  chan struct{} // an epoch has begun
 
 	recipient age.Recipient
 	technical map[edge.Kind]bool
@@ -164,7 +171,7 @@ func Open(ctx context.Context, path string, o Options) (*Journal, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot open the journal: %w", err), lock.Close())
 	}
-	j := &Journal{db: db, o: o, log: o.Log, lock: lock, recipient: recipient, technical: map[edge.Kind]bool{}, cells: map[edge.Cell]localCell{}, lead: make(chan struct{}, 1), grown: make(chan struct{})}
+	j := &Journal{db: db, o: o, log: o.Log, lock: lock, recipient: recipient, technical: map[edge.Kind]bool{}, cells: map[edge.Cell]localCell{}, lead: make(chan struct{}, 1), grown: make(chan struct{}), forked: make(chan struct{}, 1)}
 	if j.log == nil {
 		j.log = slog.New(slog.DiscardHandler)
 	}
@@ -236,15 +243,16 @@ func (j *Journal) load(ctx context.Context) error {
 	} else if err := j.firstEpoch(ctx, name); err != nil {
 		return err
 	}
-	var last, acked, tabled sql.NullInt64
-	if err := j.conn.QueryRowContext(ctx, `SELECT (SELECT max(seq) FROM entry), (SELECT v FROM meta WHERE k='acked'), (SELECT v FROM meta WHERE k='cells')`).Scan(&last, &acked, &tabled); err != nil {
+	var last, acked, tabled, base sql.NullInt64
+	if err := j.conn.QueryRowContext(ctx, `SELECT (SELECT max(seq) FROM entry), (SELECT v FROM meta WHERE k='acked'), (SELECT v FROM meta WHERE k='cells'),
+		(SELECT v FROM meta WHERE k='base')`).Scan(&last, &acked, &tabled, &base); err != nil {
 		return err
 	}
 	if last.Valid {
 		j.size.Store(uint64(last.Int64) + 1)
 	}
 	j.acked.Store(uint64(acked.Int64))
-	j.tabled = uint64(tabled.Int64)
+	j.tabled, j.base = uint64(tabled.Int64), uint64(base.Int64)
 	j.stale.Store(true) // what the last run destroyed may still be in the WAL
 	if j.sealed, err = j.sealedSize(ctx); err != nil {
 		return err
@@ -784,8 +792,8 @@ func (j *Journal) Flash() int64 {
 	return int64((w.Process - began.Process) / n)
 }
 
-// Run seals new entries under the tree and checkpoints, off the hot path, and
-// purges what is past its retention, until ctx is done.
+// Run seals new entries under the tree and checkpoints, off the hot path, carries
+// what a new epoch has to, and purges what is past its retention, until ctx is done.
 func (j *Journal) Run(ctx context.Context) error {
 	check := time.NewTicker(2 * time.Second)
 	defer check.Stop()
@@ -795,6 +803,9 @@ func (j *Journal) Run(ctx context.Context) error {
 	if err := j.mark(); err != nil {
 		j.log.Info("what the medium takes cannot be measured", "err", err)
 	}
+	var beside sync.WaitGroup
+	beside.Go(func() { j.carryOn(ctx) })
+	defer beside.Wait()
 	for {
 		select {
 		case <-ctx.Done():

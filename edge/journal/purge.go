@@ -21,7 +21,8 @@ import (
 type life struct {
 	suffix string // "" = the present epoch
 	epoch  edge.Epoch
-	acked  uint64 // entries below it may be destroyed; others only sealed
+	acked  uint64 // entries below it may be destroyed; others only sealed, and those of a former one are still to be carried
+	whole  bool   // nothing is to be carried any more
 }
 
 // run is the entries from first up to, not including, end.
@@ -189,7 +190,7 @@ func (j *Journal) lives(ctx context.Context) ([]life, error) {
 	var out []life
 	for _, f := range formers {
 		if !f.bare {
-			out = append(out, life{suffix: suffixOf(f.Epoch), epoch: f.Epoch, acked: f.Size})
+			out = append(out, life{suffix: suffixOf(f.Epoch), epoch: f.Epoch, acked: f.next, whole: !f.carrying})
 		}
 	}
 	return append(out, life{epoch: j.Epoch(), acked: j.Acked()}), nil
@@ -229,6 +230,9 @@ func (j *Journal) destroyWhere(ctx context.Context, l life, rec deletion, pick f
 			var goes bool
 			if goes, more = pick(s.Seq, e); !more {
 				break
+			}
+			if goes && s.Seq >= l.acked && l.suffix != "" {
+				continue // it goes from the epoch that carries it
 			}
 			if goes && s.Seq >= l.acked && j.recipient == nil {
 				if !warned && rec.Why == "retention" {

@@ -350,7 +350,7 @@ func TestRelieve(t *testing.T) {
 	if err := j.Acknowledge(ctx, j.Epoch(), 1200, nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := j.NewEpoch(ctx, 1200, "test"); err != nil {
+	if err := errors.Join(j.NewEpoch(ctx, 1200, "test"), j.Carry(ctx)); err != nil {
 		t.Fatal(err)
 	}
 	former, err := j.lives(ctx)
@@ -451,7 +451,7 @@ func TestSinceAcrossEpochs(t *testing.T) {
 		t.Fatal(err)
 	}
 	first := j.Epoch()
-	if err := j.NewEpoch(ctx, 350, "restored"); err != nil {
+	if err := errors.Join(j.NewEpoch(ctx, 350, "restored"), j.Carry(ctx)); err != nil {
 		t.Fatal(err)
 	}
 	fill(t, j, clk, 20)
@@ -526,7 +526,7 @@ func TestFormerContentStays(t *testing.T) {
 		t.Fatal(err)
 	}
 	first := j.Epoch()
-	if err := j.NewEpoch(ctx, 300, "restored"); err != nil {
+	if err := errors.Join(j.NewEpoch(ctx, 300, "restored"), j.Carry(ctx)); err != nil {
 		t.Fatal(err)
 	}
 	r, err := Inspect(ctx, path)

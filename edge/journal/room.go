@@ -127,10 +127,10 @@ func (j *Journal) relieve(ctx context.Context) (bool, error) {
 			return n > 0, err
 		}
 	}
-	if len(lives) > 1 {
+	if len(lives) > 1 && lives[0].whole {
 		return true, j.strip(ctx, lives[0])
 	}
-	n, err := j.destroySome(ctx, lives[0])
+	n, err := j.destroySome(ctx, lives[len(lives)-1])
 	return n > 0, err
 }
 
@@ -161,8 +161,12 @@ func (j *Journal) strip(ctx context.Context, l life) error {
 				return err
 			}
 		}
-		_, err := j.conn.ExecContext(ctx, "UPDATE former SET bare=1 WHERE epoch=?", l.epoch.String())
-		return err
+		for _, q := range []string{"UPDATE former SET bare=1 WHERE epoch=?", "DELETE FROM carried WHERE epoch=?"} {
+			if _, err := j.conn.ExecContext(ctx, q, l.epoch.String()); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 

@@ -132,8 +132,8 @@ type oldCell struct{ local, peers, at, peersAt, version, seq int64 }
 // replayOld adds to a damaged journal's cells what entries have changed that the
 // table lacks, as far as they can be read: see Journal.replay.
 func replayOld(ctx context.Context, old *sql.DB, cells map[edge.Cell]*oldCell) {
-	var from int64
-	if old.QueryRowContext(ctx, "SELECT v FROM meta WHERE k='cells'").Scan(&from) != nil {
+	var from, base int64
+	if old.QueryRowContext(ctx, "SELECT v, coalesce((SELECT v FROM meta WHERE k='base'), 0) FROM meta WHERE k='cells'").Scan(&from, &base) != nil {
 		return
 	}
 	for {
@@ -158,7 +158,7 @@ func replayOld(ctx context.Context, old *sql.DB, cells map[edge.Cell]*oldCell) {
 				cells[d.Cell] = x
 			}
 			switch {
-			case int64(seq) <= x.seq:
+			case int64(seq)+base <= x.seq:
 				continue
 			case d.Op == edge.OpSet:
 				x.local = d.Value
@@ -177,10 +177,8 @@ type Recovered struct {
 	Lost    uint64 // sequences within the damaged file that could not be read
 }
 
-const (
-	carryAtOnce = 64      // entries in a transaction: a lane waits for one of them at most
-	farthest    = 1 << 20 // how far beyond the last readable entry others are looked for
-)
+// farthest is how far beyond the last readable entry others are looked for.
+const farthest = 1 << 20
 
 // Recover carries what can be read of the damaged journal's unreceipted entries
 // into this one, verbatim, in small transactions beside the gate's work. One that
@@ -201,7 +199,7 @@ func (j *Journal) Recover(ctx context.Context, s *Salvage) (Recovered, error) {
 		if len(batch) == 0 {
 			return nil
 		}
-		err := j.append(ctx, batch)
+		err := j.append(ctx, batch, nil)
 		r.Carried += uint64(len(batch))
 		batch = nil
 		return err
@@ -262,11 +260,11 @@ func (j *Journal) carried(ctx context.Context) (map[[32]byte]bool, error) {
 }
 
 // append commits lines that are packed already.
-func (j *Journal) append(ctx context.Context, lines [][]byte) error {
+func (j *Journal) append(ctx context.Context, lines [][]byte, meta map[string]any) error {
 	j.write.Lock()
 	defer j.write.Unlock()
 	r := &request{lines: lines}
-	if err := j.commit(ctx, []*request{r}, nil); err != nil {
+	if err := j.commit(ctx, []*request{r}, meta); err != nil {
 		return err
 	}
 	return r.err

@@ -367,7 +367,8 @@ type cellTable struct {
 
 func (r *Reader) cellTable(ctx context.Context) (*cellTable, error) {
 	t := &cellTable{rows: map[edge.Cell]localCell{}, implied: map[edge.Cell]int64{}}
-	rows, err := r.db.R.QueryContext(ctx, "SELECT 0, coalesce((SELECT v FROM meta WHERE k='cells'), 0), '', '', 0, 0 UNION ALL SELECT 1, local, subject, name, bucket, seq FROM cell")
+	rows, err := r.db.R.QueryContext(ctx, `SELECT 0, coalesce((SELECT v FROM meta WHERE k='cells'), 0), '', '', 0, 0 UNION ALL
+		SELECT 1, local, subject, name, bucket, seq-coalesce((SELECT v FROM meta WHERE k='base'), 0) FROM cell`)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the counters: %w", err)
 	}
@@ -479,9 +480,16 @@ func (r *Reader) Since(ctx context.Context, rep *Report, h edge.Head) (string, b
 	if err != nil {
 		return "", false, err
 	}
-	lost := h.Size - stand - carried
-	text = fmt.Sprintf("epoch %s has ended: %s. Of the head's %d entries %d stand at the server, %d were carried into the epoch that followed, %d are lost",
-		epoch, text, h.Size, stand, carried, lost)
+	waiting, err := f.waiting(ctx, end)
+	if err != nil {
+		return "", false, err
+	}
+	lost := h.Size - stand - carried - waiting
+	text = fmt.Sprintf("epoch %s has ended: %s. Of the head's %d entries %d stand at the server, %d were carried into the epoch that followed, ", epoch, text, h.Size, stand, carried)
+	if waiting > 0 {
+		text += fmt.Sprintf("%d are still to be carried, ", waiting)
+	}
+	text += fmt.Sprintf("%d are lost", lost)
 	return text, ok && lost == 0, nil
 }
 
@@ -527,52 +535,112 @@ func (r *Reader) carriedFrom(ctx context.Context, f *Reader, end uint64) (uint64
 	if err != nil {
 		return 0, err
 	}
-	count := uint64(0)
 	absent, err := child.absent(ctx)
 	if err != nil {
 		return 0, err
 	}
-	for _, a := range absent { // carried, and past its retention since
-		for at := max(a.first, 1); a.why == "gone" && at < a.end && f.former.Forked+at-1 < end; at++ {
-			count++
+	notes, err := r.notesOf(ctx, f.epoch)
+	if err != nil {
+		return 0, err
+	}
+	count := uint64(0)
+	within := func(seq, width uint64) {
+		if lo, hi := max(seq, f.former.Forked), min(seq+width, end); lo < hi {
+			count += hi - lo
 		}
 	}
-	// They are the first of their epoch: one for each that was carried at most.
-	for from := uint64(0); from < min(size, 1+f.former.Size-f.former.Forked); {
-		got, err := child.Read(ctx, from, 1000, 4<<20)
-		if err != nil {
-			return 0, err
-		}
-		if len(got) == 0 {
-			break
-		}
-		for _, s := range got {
-			from = s.Seq + 1
-			e, err := edge.DecodeEntry(s.Line)
-			if err != nil || e.Kind != edge.KindCarried {
-				continue
-			}
-			var c struct {
-				carriedSealed
-				Entry json.RawMessage `json:"entry"`
-			}
-			if json.Unmarshal(e.Data, &c) != nil || c.Seq >= end || c.Seq < f.former.Forked && c.Count == 0 {
-				continue
-			}
-			if c.Count > 0 {
-				count += min(end, c.Seq+c.Count) - max(c.Seq, f.former.Forked)
-				continue
-			}
-			if blind, err := blindOf(edge.Stored{Seq: c.Seq}, keys); err == nil {
-				leaf := edge.LeafData(blind, c.Entry)
-				if tlog.RecordHash(leaf[:]) != stored[leafIndex(c.Seq)] {
-					continue // not what it was: it counts as lost
+	for _, n := range notes {
+		gone := func(from, to uint64) { // carried, and destroyed or carried on since, by record
+			for _, a := range absent {
+				for at := max(a.first, from); at < min(a.end, to); at++ {
+					within(n.seq+at-n.first, n.width)
 				}
 			}
-			count++
+		}
+		next := n.first
+		for to := min(size, n.first+n.count); next < to; {
+			got, err := child.Read(ctx, next, int(min(1000, to-next)), 4<<20)
+			if err != nil {
+				return 0, err
+			}
+			for _, s := range got {
+				if s.Seq >= to {
+					break
+				}
+				gone(next, s.Seq)
+				next = s.Seq + 1
+				if seq, width, ok := carriedIn(s, keys, stored); ok {
+					within(seq, width)
+				}
+			}
+			if len(got) == 0 || got[len(got)-1].Seq >= to {
+				gone(next, to)
+				break
+			}
 		}
 	}
 	return count, nil
+}
+
+// carriedIn tells what an entry carries, if that is what it was.
+func carriedIn(s edge.Stored, keys map[uint64]*edge.BlockKey, stored map[int64]tlog.Hash) (seq, width uint64, ok bool) {
+	e, err := edge.DecodeEntry(s.Line)
+	if err != nil || e.Kind != edge.KindCarried {
+		return 0, 0, false
+	}
+	var c struct {
+		carriedSealed
+		Entry json.RawMessage `json:"entry"`
+	}
+	if json.Unmarshal(e.Data, &c) != nil {
+		return 0, 0, false
+	}
+	if c.Count > 0 {
+		return c.Seq, c.Count, true
+	}
+	if blind, err := blindOf(edge.Stored{Seq: c.Seq}, keys); err == nil {
+		leaf := edge.LeafData(blind, c.Entry)
+		if tlog.RecordHash(leaf[:]) != stored[leafIndex(c.Seq)] {
+			return 0, 0, false // it counts as lost
+		}
+	}
+	return c.Seq, 1, true
+}
+
+// carryNote says that count entries from first on carry a former epoch's from seq on,
+// width of them each.
+type carryNote struct{ first, count, seq, width uint64 }
+
+func (r *Reader) notesOf(ctx context.Context, epoch edge.Epoch) ([]carryNote, error) {
+	rows, err := r.db.R.QueryContext(ctx, "SELECT first, count, seq, width FROM carried WHERE epoch=? ORDER BY first", epoch.String())
+	if err != nil {
+		return nil, fmt.Errorf("cannot read what was carried over: %w", err)
+	}
+	defer rows.Close()
+	var out []carryNote
+	for rows.Next() {
+		var n carryNote
+		if err := rows.Scan(&n.first, &n.count, &n.seq, &n.width); err != nil {
+			return nil, fmt.Errorf("cannot read what was carried over: %w", err)
+		}
+		out = append(out, n)
+	}
+	return out, rows.Err()
+}
+
+// waiting counts the entries of a former epoch, below end, that are still to be
+// carried over.
+func (r *Reader) waiting(ctx context.Context, end uint64) (n uint64, err error) {
+	if !r.former.carrying {
+		return 0, nil
+	}
+	x := r.suffix()
+	err = r.db.R.QueryRowContext(ctx, "SELECT (SELECT count(*) FROM entry"+x+" WHERE seq>=?1 AND seq<?2)+(SELECT coalesce(sum(min(first+count, ?2)-max(first, ?1)), 0) FROM sealed"+x+" WHERE first<?2 AND first+count>?1)",
+		int64(r.former.next), int64(end)).Scan(&n)
+	if err != nil {
+		err = fmt.Errorf("cannot read what is to be carried over: %w", err)
+	}
+	return n, err
 }
 
 // Consistency proves that the tree over the first old entries is extended by the

@@ -382,7 +382,7 @@ func TestRestoredImage(t *testing.T) {
 		cfg := uplink.Config{Age: 10 * time.Millisecond}
 		start := func(id string) {
 			cfg.Fork = func(ctx context.Context, r *wire.Receipt) error {
-				return e.j.NewEpoch(ctx, e.j.Acked(), "the server has another continuation")
+				return errors.Join(e.j.NewEpoch(ctx, e.j.Acked(), "the server has another continuation"), e.j.Carry(ctx))
 			}
 			e.startGate(dial(t, "mqtt://"+addr, id), cfg)
 		}

@@ -98,7 +98,7 @@ func TestCutWrite(t *testing.T) {
 				case 3:
 					err = j.Acknowledge(ctx, j.Epoch(), j.Size()-min(j.Size(), 20), nil)
 				case 4:
-					err = j.NewEpoch(ctx, j.Acked(), "a power cut's test")
+					err = errors.Join(j.NewEpoch(ctx, j.Acked(), "a power cut's test"), j.Carry(ctx))
 				}
 				if err != nil {
 					fmt.Println("beside:", err) // another lane began an epoch in between
