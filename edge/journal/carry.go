@@ -14,6 +14,7 @@ import (
 const (
 	carryAtOnce = 64 // entries in a transaction: a lane waits for one of them at most
 	carryLeast  = 8  // and so many, whoever waits
+	carryRest   = 2  // transactions between checkpoints: what one of them writes, a lane may have to wait for
 )
 
 // carriedSealed is the data of an entry that carries a sealed run of a former
@@ -29,15 +30,28 @@ type carriedSealed struct {
 // transactions beside the lanes, each of which moves the mark behind what it has
 // carried: after a power cut it goes on there, and nothing comes twice.
 func (j *Journal) Carry(ctx context.Context) error {
-	for {
+	for step := 1; ; step++ {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
+		began := time.Now()
 		j.purging.Lock()
 		more, err := j.carrySome(ctx)
 		j.purging.Unlock()
 		if err != nil || !more {
 			return err
+		}
+		if step%carryRest == 0 { // or a lane's commit has to
+			if err := j.db.Checkpoint(ctx); err != nil {
+				return fmt.Errorf("cannot checkpoint: %w", err)
+			}
+		}
+		// The medium is the lanes' for as long again.
+		if took := time.Since(began); took > 0 {
+			select {
+			case <-time.After(took):
+			case <-ctx.Done():
+			}
 		}
 	}
 }

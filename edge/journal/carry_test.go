@@ -85,7 +85,8 @@ func found(t interface{ Fatalf(string, ...any) }, j *Journal) map[int]int {
 		}
 	}
 	clear(last)
-	fatal(j.each(ctx, 0, func(s edge.Stored, _ *edge.Entry) { take(s.Line, 0) }))
+	_, err = j.each(ctx, 0, func(s edge.Stored, _ *edge.Entry) { take(s.Line, 0) })
+	fatal(err)
 	return out
 }
 

@@ -2,13 +2,13 @@ package journal
 
 import (
 	"context"
-	"crypto/sha256"
 	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 
 	"gatehouse/edge"
@@ -16,7 +16,7 @@ import (
 )
 
 // Salvage begins again when the journal's file is damaged. The file is set aside
-// under the name aside, as it is; a new one begins with an epoch that follows the
+// under the name Aside, as it is; a new one begins with an epoch that follows the
 // damaged one. Counters and what peers changed are taken over where they can be
 // read, so that quotas go on to hold; positions are unknown. The gate can work at
 // once; Recover then carries the entries over that the server has not receipted.
@@ -26,38 +26,80 @@ type Salvage struct {
 	Acked  uint64 // as far as the server had it; 0 also when that cannot be read
 	Cells  int
 	Reason string
+	Begun  bool // the new journal is in use
 }
 
-// SetAside moves a damaged journal away and opens a new one in its place.
-func SetAside(ctx context.Context, path, aside string, why error, o Options) (*Journal, *Salvage, error) {
-	for _, end := range []string{"-wal", "-shm", ""} { // the file itself last: until then it is found damaged again
-		if err := os.Rename(path+end, aside+end); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, nil, fmt.Errorf("cannot set the damaged journal aside: %w", err)
-		}
+// SetAside moves a damaged journal away and opens a new one in its place. The caller
+// has noted s on the medium before, and notes it again afterwards; what a power cut
+// has interrupted in between, SetAside goes on with.
+func SetAside(ctx context.Context, path string, s *Salvage, o Options) (*Journal, error) {
+	if err := moveAside(path, s.Aside); err != nil {
+		return nil, fmt.Errorf("cannot set the damaged journal aside: %w", err)
 	}
-	s := &Salvage{Aside: aside, Reason: why.Error()}
-	old, err := sqlite.ReadDamaged(aside)
+	old, err := sqlite.ReadDamaged(s.Aside)
 	if err != nil {
-		return nil, nil, fmt.Errorf("cannot set the damaged journal aside: %w", err)
+		return nil, fmt.Errorf("cannot set the damaged journal aside: %w", err)
 	}
 	defer old.Close()
+	s.read(ctx, old)
+	o.follows = &lineage{Parent: s.Epoch, Forked: s.Acked, Size: s.Acked, Why: "the journal's file was damaged: " + s.Reason}
+	j, err := Open(ctx, path, o)
+	if err != nil {
+		return nil, err
+	}
+	if s.Cells, err = j.takeCells(ctx, old); err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot take over the counters: %w", err), j.Close())
+	}
+	s.Begun = true
+	return j, nil
+}
+
+// moveAside moves the file last: as long as it is in its place nothing else is there,
+// and once it is away, what is there is a new journal that nobody has used yet.
+func moveAside(path, aside string) error {
+	_, err := os.Lstat(aside)
+	moved := err == nil
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, end := range []string{"-wal", "-shm", ""} {
+		_, err := os.Lstat(aside + end)
+		if moved || err == nil { // a command that looked meanwhile has left its own
+			err = os.Remove(path + end)
+		} else {
+			err = os.Rename(path+end, aside+end)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// Aside tells what can be known of a journal that was set aside.
+func Aside(ctx context.Context, path string) (*Salvage, error) {
+	old, err := sqlite.ReadDamaged(path)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the damaged journal: %w", err)
+	}
+	s := &Salvage{Aside: path, Begun: true}
+	s.read(ctx, old)
+	return s, old.Close()
+}
+
+// read fills in what can be read. What cannot is not known: that is no reason to stop.
+func (s *Salvage) read(ctx context.Context, old *sql.DB) {
 	var epoch, acked string
-	// What cannot be read is not known: that is no reason to stop.
 	if old.QueryRowContext(ctx, "SELECT CAST(v AS TEXT) FROM meta WHERE k='epoch'").Scan(&epoch) == nil {
 		s.Epoch, _ = edge.ParseEpoch(epoch)
 	}
 	if old.QueryRowContext(ctx, "SELECT CAST(v AS TEXT) FROM meta WHERE k='acked'").Scan(&acked) == nil {
 		s.Acked, _ = strconv.ParseUint(acked, 10, 64)
 	}
-	o.follows = &lineage{Parent: s.Epoch, Forked: s.Acked, Size: s.Acked, Why: "the journal's file was damaged: " + s.Reason}
-	j, err := Open(ctx, path, o)
-	if err != nil {
-		return nil, nil, err
-	}
-	if s.Cells, err = j.takeCells(ctx, old); err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("cannot take over the counters: %w", err), j.Close())
-	}
-	return j, s, nil
 }
 
 // takeCells copies the counters, with the marks of what peers changed: all that can
@@ -181,8 +223,8 @@ type Recovered struct {
 const farthest = 1 << 20
 
 // Recover carries what can be read of the damaged journal's unreceipted entries
-// into this one, verbatim, in small transactions beside the gate's work. One that
-// was interrupted begins again where it was, known by the entries carried.
+// into this one, verbatim, or sealed as they are, in small transactions beside the
+// gate's work. Each moves a mark, at which one that was interrupted begins again.
 func (j *Journal) Recover(ctx context.Context, s *Salvage) (Recovered, error) {
 	var r Recovered
 	old, err := sqlite.ReadDamaged(s.Aside)
@@ -190,73 +232,135 @@ func (j *Journal) Recover(ctx context.Context, s *Salvage) (Recovered, error) {
 		return r, fmt.Errorf("cannot read the damaged journal: %w", err)
 	}
 	defer old.Close()
-	done, err := j.carried(ctx)
-	if err != nil {
-		return r, err
-	}
-	var batch [][]byte
-	flush := func() error {
-		if len(batch) == 0 {
-			return nil
+	x := rescue{j: j, old: old, r: &r, name: "salvaged:" + filepath.Base(s.Aside)}
+	// What was being carried into it from the epoch before.
+	var former string
+	var next uint64
+	if old.QueryRowContext(ctx, "SELECT epoch, next FROM former WHERE next IS NOT NULL ORDER BY n DESC LIMIT 1").Scan(&former, &next) == nil {
+		if e, err := edge.ParseEpoch(former); err == nil {
+			if err := x.entries(ctx, suffixOf(e), next); err != nil {
+				return r, err
+			}
 		}
-		err := j.append(ctx, batch, nil)
-		r.Carried += uint64(len(batch))
-		batch = nil
+	}
+	return r, x.entries(ctx, "", s.Acked)
+}
+
+// rescue is one Recover under way.
+type rescue struct {
+	j     *Journal
+	old   *sql.DB
+	r     *Recovered
+	name  string // of the marks
+	batch [][]byte
+}
+
+// from is where an earlier run has come to.
+func (x *rescue) from(ctx context.Context, mark string, least uint64) (uint64, error) {
+	var at uint64
+	err := x.j.db.R.QueryRowContext(ctx, "SELECT v FROM meta WHERE k=?", mark).Scan(&at)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return 0, fmt.Errorf("cannot read how far the damaged journal is carried over: %w", err)
+	}
+	return max(at, least), nil
+}
+
+// add takes an entry that carries data; next is where to go on after it.
+func (x *rescue) add(ctx context.Context, data []byte, mark string, next uint64) error {
+	e := &edge.Entry{Kind: edge.KindCarried, Of: -1, Actor: "system", Stamp: x.j.o.Clock.Now(), Data: data}
+	text, err := e.AppendJSON(nil)
+	if err != nil {
+		x.r.Lost++
+		return nil
+	}
+	if x.batch = append(x.batch, pack(text)); len(x.batch) < carryAtOnce {
+		return nil
+	}
+	return x.flush(ctx, mark, next)
+}
+
+func (x *rescue) flush(ctx context.Context, mark string, next uint64) error {
+	if len(x.batch) == 0 {
+		return nil
+	}
+	if err := x.j.append(ctx, x.batch, map[string]any{mark: int64(next)}); err != nil {
 		return err
 	}
-	for seq, jump, gap := s.Acked, uint64(1), uint64(0); jump < farthest; {
+	x.r.Carried += uint64(len(x.batch))
+	x.batch = nil
+	return nil
+}
+
+// entries carries those of an epoch from a sequence on.
+func (x *rescue) entries(ctx context.Context, suffix string, first uint64) error {
+	mark := x.name + suffix
+	seq, err := x.from(ctx, mark, first)
+	if err != nil {
+		return err
+	}
+	for jump, gap := uint64(1), uint64(0); jump < farthest; {
 		if err := ctx.Err(); err != nil {
-			return r, err
+			return err
 		}
 		var line []byte
 		var at uint64
-		err := old.QueryRowContext(ctx, "SELECT seq, line FROM entry WHERE seq >= ? ORDER BY seq LIMIT 1", int64(seq)).Scan(&at, &line)
-		if err == nil {
-			line, err = unpack(line)
+		err := x.old.QueryRowContext(ctx, "SELECT seq, line FROM entry"+suffix+" WHERE seq >= ? ORDER BY seq LIMIT 1", int64(seq)).Scan(&at, &line)
+		if errors.Is(err, sql.ErrNoRows) {
+			break
 		}
-		switch {
-		case errors.Is(err, sql.ErrNoRows):
-			return r, flush()
-		case ctx.Err() != nil:
-			return r, ctx.Err()
-		case err != nil || !json.Valid(line):
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		var data []byte
+		if err == nil {
+			data = carriedLine(at, line)
+		}
+		if data == nil {
 			// A page that cannot be read: farther and farther beyond it.
 			seq, gap = seq+jump, gap+jump
 			jump *= 2
 			continue
 		}
-		r.Lost += gap + at - seq
+		x.r.Lost += gap + at - seq
 		seq, jump, gap = at+1, 1, 0
-		if done[sha256.Sum256(line)] {
-			continue
-		}
-		e := &edge.Entry{Kind: edge.KindCarried, Of: -1, Actor: "system", Stamp: j.o.Clock.Now(), Data: fmt.Appendf(nil, `{"seq":%d,"entry":%s}`, at, line)}
-		text, err := e.AppendJSON(nil)
-		if err != nil {
-			r.Lost++
-			continue
-		}
-		if batch = append(batch, pack(text)); len(batch) == carryAtOnce {
-			if err := flush(); err != nil {
-				return r, err
-			}
+		if err := x.add(ctx, data, mark, seq); err != nil {
+			return err
 		}
 	}
-	return r, flush()
+	if err := x.flush(ctx, mark, seq); err != nil {
+		return err
+	}
+	return x.sealed(ctx, suffix, first)
 }
 
-// carried are the lines that an earlier Recover has carried over.
-func (j *Journal) carried(ctx context.Context) (map[[32]byte]bool, error) {
-	out := map[[32]byte]bool{}
-	_, err := j.each(ctx, 0, func(_ edge.Stored, e *edge.Entry) {
-		var d struct {
-			Entry json.RawMessage `json:"entry"`
+// sealed carries the runs that were sealed before the server had them. The first
+// that cannot be read ends it.
+func (x *rescue) sealed(ctx context.Context, suffix string, first uint64) error {
+	mark := x.name + suffix + ":sealed"
+	at, err := x.from(ctx, mark, first)
+	if err != nil {
+		return err
+	}
+	for {
+		var run, count uint64
+		var data []byte
+		err := x.old.QueryRowContext(ctx, "SELECT first, count, data FROM sealed"+suffix+" WHERE first+count > ? ORDER BY first LIMIT 1", int64(at)).Scan(&run, &count, &data)
+		if ctx.Err() != nil {
+			return ctx.Err()
 		}
-		if e.Kind == edge.KindCarried && json.Unmarshal(e.Data, &d) == nil {
-			out[sha256.Sum256(d.Entry)] = true
+		if err != nil { // there are no more, or none can be read
+			return x.flush(ctx, mark, at)
 		}
-	})
-	return out, err
+		text, err := json.Marshal(carriedSealed{Seq: run, Count: count, Sealed: data})
+		if err != nil {
+			return err
+		}
+		at = run + count
+		x.r.Lost -= min(x.r.Lost, count) // they were missed among the entries
+		if err := x.add(ctx, text, mark, at); err != nil {
+			return err
+		}
+	}
 }
 
 // append commits lines that are packed already.

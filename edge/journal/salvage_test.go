@@ -88,7 +88,8 @@ func TestSalvage(t *testing.T) {
 			if !sqlite.IsDamage(why) {
 				t.Fatalf("the damage is not seen: %v", why)
 			}
-			j, s, err := SetAside(ctx, path, aside, why, o)
+			s := &Salvage{Aside: aside, Reason: why.Error()}
+			j, err := SetAside(ctx, path, s, o)
 			if err != nil {
 				t.Fatal(err)
 			}

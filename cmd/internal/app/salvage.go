@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"gatehouse/cmd/internal/config"
@@ -17,17 +19,25 @@ import (
 )
 
 // asideSuffix marks damaged files: a gate opens for business whatever state its
-// databases are in, and an alert says so. They are removed when space runs out.
-const asideSuffix = ".damaged-"
+// databases are in, and an alert says so. They are removed when space runs out, a
+// journal only when doneSuffix says that it was carried over.
+const (
+	asideSuffix = ".damaged-"
+	doneSuffix  = ".done"
+)
 
 // damage is what was found at the start, to be told when the journal runs.
 type damage struct {
-	alerts  []boardAlert
-	salvage *journal.Salvage
+	alerts   []boardAlert
+	salvages []journal.Salvage // what is still to be carried over of them
 }
 
 func aside(path string) string {
-	return path + asideSuffix + time.Now().UTC().Format("20060102-150405")
+	to := path + asideSuffix + time.Now().UTC().Format("20060102-150405")
+	for _, err := os.Lstat(to); err == nil; _, err = os.Lstat(to) {
+		to += "x"
+	}
+	return to
 }
 
 // openJournal opens the journal, or begins another where it is damaged.
@@ -40,53 +50,124 @@ func (a *App) openJournal(ctx context.Context) error {
 	if r, err := roomOf(a.cfg.State); err == nil {
 		o.Reserve = r.spare()
 	}
-	err := look(ctx, path)
-	if err == nil {
-		if a.Journal, err = journal.Open(ctx, path, o); err == nil {
-			a.damage.salvage, err = a.unfinished()
-			return err
-		}
-		if !sqlite.IsDamage(err) {
-			return err
-		}
-	}
-	if a.o.Beside {
-		return fmt.Errorf("the journal is damaged: %w (the daemon sets it aside when it starts, and carries over what can be read)", err)
-	}
-	to := aside(path)
-	a.log.Error("the journal is damaged; a new epoch begins, and what can be read is carried over", "err", err, "set_aside", to)
-	if a.Journal, a.damage.salvage, err = journal.SetAside(ctx, path, to, err, o); err != nil {
+	salvages, err := a.unfinished(ctx, path)
+	if err != nil {
 		return err
 	}
-	text, err := json.Marshal(a.damage.salvage)
+	if n := len(salvages); n == 0 || salvages[n-1].Begun {
+		if err = look(ctx, path); err == nil {
+			if a.Journal, err = journal.Open(ctx, path, o); err == nil {
+				a.damage.salvages = salvages
+				return nil
+			}
+			if !sqlite.IsDamage(err) {
+				return err
+			}
+		}
+		salvages = append(salvages, journal.Salvage{Aside: aside(path), Reason: err.Error()})
+	}
+	s := &salvages[len(salvages)-1]
+	if a.o.Beside {
+		return fmt.Errorf("the journal is damaged: %s (the daemon sets it aside when it starts, and carries over what can be read)", s.Reason)
+	}
+	a.log.Error("the journal is damaged; a new epoch begins, and what can be read is carried over", "err", s.Reason, "set_aside", s.Aside)
+	// Noted before anything moves: a power cut at any moment leaves either the damaged
+	// journal in its place or the note of where it went.
+	if err := a.noteSalvages(salvages); err != nil {
+		return err
+	}
+	if a.Journal, err = journal.SetAside(ctx, path, s, o); err != nil {
+		return err
+	}
+	if err := a.noteSalvages(salvages); err != nil {
+		return err
+	}
+	a.damage.salvages = salvages
+	a.damage.alerts = append(a.damage.alerts, boardAlert{"journal_damaged", true,
+		fmt.Sprintf("the journal's file was damaged and is kept as %s; a new epoch follows %s", filepath.Base(s.Aside), s.Epoch)})
+	return nil
+}
+
+// salvageFile notes, until it is done, what is to be carried over, the oldest first.
+const salvageFile = "salvage.json"
+
+func (a *App) noteSalvages(all []journal.Salvage) error {
+	path := filepath.Join(a.cfg.State, salvageFile)
+	if len(all) == 0 {
+		return os.Remove(path)
+	}
+	text, err := json.Marshal(all)
 	if err == nil {
-		err = config.WriteKey(filepath.Join(a.cfg.State, salvageFile), text)
+		err = config.WriteKey(path, text)
+	}
+	if err == nil {
+		err = syncFolder(a.cfg.State)
 	}
 	if err != nil {
 		return fmt.Errorf("cannot note what is to be carried over: %w", err)
 	}
-	a.damage.alerts = append(a.damage.alerts, boardAlert{"journal_damaged", true,
-		fmt.Sprintf("the journal's file was damaged and is kept as %s; a new epoch follows %s", filepath.Base(to), a.damage.salvage.Epoch)})
 	return nil
 }
 
-// salvageFile notes, until it is done, what is to be carried over.
-const salvageFile = "salvage.json"
-
-func (a *App) unfinished() (*journal.Salvage, error) {
-	text, err := os.ReadFile(filepath.Join(a.cfg.State, salvageFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
+func syncFolder(path string) error {
+	dir, err := os.Open(path)
 	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// unfinished are the damaged journals that are still to be carried over: those noted,
+// and those that are there without a mark that they were. The last one may not have
+// been replaced yet.
+func (a *App) unfinished(ctx context.Context, path string) ([]journal.Salvage, error) {
+	var noted, out []journal.Salvage
+	text, err := os.ReadFile(filepath.Join(a.cfg.State, salvageFile))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("cannot read what is to be carried over: %w", err)
 	}
-	s := new(journal.Salvage)
-	if err := json.Unmarshal(text, s); err != nil {
-		a.log.Error("the note of what is to be carried over is damaged; the file set aside is left as it is", "err", err)
-		return nil, nil
+	if err == nil {
+		if err := json.Unmarshal(text, &noted); err != nil {
+			a.log.Error("the note of what is to be carried over is damaged; every file set aside is looked through", "err", err)
+		}
 	}
-	return s, nil
+	files, err := filepath.Glob(path + asideSuffix + "*")
+	if err != nil {
+		return nil, err
+	}
+	_, gone := os.Lstat(path)
+	for _, f := range files { // in the order of time
+		if f != asideOf(f) || isDone(f) || slices.ContainsFunc(noted, func(s journal.Salvage) bool { return s.Aside == f }) {
+			continue
+		}
+		s, err := journal.Aside(ctx, f)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, *s)
+	}
+	for _, s := range noted {
+		if !isDone(s.Aside) {
+			out = append(out, s)
+		}
+	}
+	if n := len(out); n > 0 && errors.Is(gone, fs.ErrNotExist) {
+		out[n-1].Begun = false // nothing has taken its place
+	}
+	return out, nil
+}
+
+// asideOf is the damaged file that this one is, or belongs to.
+func asideOf(f string) string {
+	for _, end := range []string{"-wal", "-shm", doneSuffix} {
+		f = strings.TrimSuffix(f, end)
+	}
+	return f
+}
+
+func isDone(aside string) bool {
+	_, err := os.Lstat(aside + doneSuffix)
+	return err == nil
 }
 
 // openRegistry opens the registry, or begins with an empty one where it is damaged:
@@ -139,26 +220,30 @@ func (a *App) tellDamage(ctx context.Context) error {
 	return nil
 }
 
-// recover carries over what can be read of a damaged journal, beside the gate's
-// work, and tells how much that was. What an earlier run did not get done with is
-// taken up again.
+// recover carries over what can be read of damaged journals, beside the gate's work,
+// and tells how much that was. What an earlier run did not get done with is taken up
+// again.
 func (a *App) recover(ctx context.Context) {
-	s := a.damage.salvage
-	if s == nil {
-		return
-	}
-	r, err := a.Journal.Recover(ctx, s)
-	if err != nil {
-		if ctx.Err() == nil {
-			a.log.Error("cannot carry over the damaged journal's entries", "err", err, "file", s.Aside)
+	left := slices.Clone(a.damage.salvages)
+	for _, s := range a.damage.salvages {
+		r, err := a.Journal.Recover(ctx, &s)
+		if err != nil {
+			if ctx.Err() == nil {
+				a.log.Error("cannot carry over the damaged journal's entries", "err", err, "file", s.Aside)
+			}
+			continue
 		}
-		return
-	}
-	if err := os.Remove(filepath.Join(a.cfg.State, salvageFile)); err != nil {
-		a.log.Error("cannot note that the damaged journal's entries were carried over", "err", err)
-	}
-	a.log.Warn("the damaged journal's entries were carried over", "carried", r.Carried, "unreadable", r.Lost, "file", s.Aside)
-	if _, err := a.record(ctx, edge.KindAlert, boardAlert{"journal_salvaged", true, fmt.Sprintf("%d entries of the damaged journal were carried over, %d could not be read", r.Carried, r.Lost)}); err != nil {
-		a.log.Error("cannot record that they were", "err", err)
+		left = slices.DeleteFunc(left, func(x journal.Salvage) bool { return x.Aside == s.Aside })
+		err = config.WriteKey(s.Aside+doneSuffix, nil)
+		if err == nil {
+			err = a.noteSalvages(left)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			a.log.Error("cannot note that the damaged journal's entries were carried over", "err", err)
+		}
+		a.log.Warn("the damaged journal's entries were carried over", "carried", r.Carried, "unreadable", r.Lost, "file", s.Aside)
+		if _, err := a.record(ctx, edge.KindAlert, boardAlert{"journal_salvaged", true, fmt.Sprintf("%d entries of the damaged journal were carried over, %d could not be read", r.Carried, r.Lost)}); err != nil {
+			a.log.Error("cannot record that they were", "err", err)
+		}
 	}
 }

@@ -16,6 +16,7 @@ import (
 
 	"gatehouse/cmd/internal/config"
 	"gatehouse/edge"
+	"gatehouse/edge/journal"
 	"gatehouse/edge/registry"
 	"gatehouse/edge/sqlite"
 )
@@ -275,5 +276,188 @@ func TestWhatIsWrongButNotDamaged(t *testing.T) {
 	}
 	if kept, _ := filepath.Glob(filepath.Join(dir, "state", "*"+asideSuffix+"*")); len(kept) > 0 {
 		t.Errorf("set aside: %v", kept)
+	}
+}
+
+// The power is cut at every point of a salvage. The next start goes on: what can be
+// read is carried over, each entry once, and nothing of it is taken for rubbish before.
+func TestSalvageIsCutAtEveryPoint(t *testing.T) {
+	was := firstLook
+	firstLook = 10 * time.Second // the files are small, the machine may be busy
+	t.Cleanup(func() { firstLook = was })
+	noon := time.Date(2026, 5, 14, 4, 0, 0, 0, time.UTC)
+	clk := func() *turnedClock { return &turnedClock{wall: noon, mono: 3000, synced: true} }
+	dir := t.TempDir()
+	present(t, dir, "Asia/Shanghai", "skip", clk(), Options{}, func(a *App) {
+		for i := range 300 {
+			if _, err := a.record(t.Context(), edge.KindRegistry, map[string]any{"salvage": i, "what": strings.Repeat("x", 500)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	path := filepath.Join(dir, "state", "journal.db")
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(t *testing.T, path string, b []byte) {
+		t.Helper()
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(t, path, hole(0.8, 0.85)(t, b))
+	_ = os.Remove(path + "-wal")
+
+	build := func(t *testing.T, dir string, f func(a *App)) {
+		t.Helper()
+		cfg, err := config.Load(filepath.Join(dir, "gate.yaml"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, err := Build(t.Context(), cfg, Options{Version: "test", Time: clk(), Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f != nil {
+			f(a)
+		}
+		if err := a.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	note := func(t *testing.T, state string, change func(s *journal.Salvage)) {
+		t.Helper()
+		s := journal.Salvage{Aside: filepath.Join(state, "journal.db"+asideSuffix+"20260514-040000"), Reason: "damaged"}
+		if text, err := os.ReadFile(filepath.Join(state, salvageFile)); err == nil {
+			var all []journal.Salvage
+			if err := json.Unmarshal(text, &all); err != nil {
+				t.Fatal(err)
+			}
+			s = all[0]
+		}
+		if change != nil {
+			change(&s)
+		}
+		text, err := json.Marshal([]journal.Salvage{s})
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(t, filepath.Join(state, salvageFile), text)
+	}
+	unbegun := func(s *journal.Salvage) { s.Begun, s.Epoch, s.Acked, s.Cells = false, 0, 0, 0 }
+	move := func(t *testing.T, state string, ends ...string) {
+		t.Helper()
+		for _, end := range ends {
+			if err := os.Rename(filepath.Join(state, "journal.db"+end), filepath.Join(state, "journal.db"+asideSuffix+"20260514-040000"+end)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	var want map[int]int
+	for _, c := range []struct {
+		name string
+		cut  func(t *testing.T, dir, state string)
+	}{
+		{"before anything", func(*testing.T, string, string) {}},
+		{"after the first note", func(t *testing.T, _, state string) { note(t, state, nil) }},
+		{"the WAL is moved, and the rest looks sound without it", func(t *testing.T, _, state string) {
+			write(t, filepath.Join(state, "journal.db-wal"), nil)
+			note(t, state, nil)
+			move(t, state, "-wal")
+		}},
+		{"all is moved", func(t *testing.T, _, state string) { note(t, state, nil); move(t, state, "") }},
+		{"all is moved, and the new one is half made", func(t *testing.T, _, state string) {
+			note(t, state, nil)
+			move(t, state, "")
+			write(t, filepath.Join(state, "journal.db"), []byte("SQLite format 3\x00 and no more"))
+		}},
+		{"before the second note", func(t *testing.T, dir, state string) { build(t, dir, nil); note(t, state, unbegun) }},
+		{"after the second note", func(t *testing.T, dir, _ string) { build(t, dir, nil) }},
+		{"the note is lost", func(t *testing.T, dir, state string) {
+			build(t, dir, nil)
+			if err := os.Remove(filepath.Join(state, salvageFile)); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"the note is torn", func(t *testing.T, dir, state string) {
+			build(t, dir, nil)
+			write(t, filepath.Join(state, salvageFile), []byte(`[{"Aside":"/v`))
+		}},
+		{"carried over, and not marked as done", func(t *testing.T, dir, _ string) {
+			build(t, dir, func(a *App) {
+				if len(a.rubbish()) > 0 {
+					t.Errorf("rubbish: %v", a.rubbish())
+				}
+				if _, err := a.Journal.Recover(t.Context(), &a.damage.salvages[0]); err != nil {
+					t.Fatal(err)
+				}
+			})
+		}},
+		{"marked as done, and still noted", func(t *testing.T, dir, state string) {
+			build(t, dir, func(a *App) {
+				s := &a.damage.salvages[0]
+				if _, err := a.Journal.Recover(t.Context(), s); err != nil {
+					t.Fatal(err)
+				}
+				write(t, s.Aside+doneSuffix, nil)
+			})
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			here := t.TempDir()
+			if err := os.CopyFS(here, os.DirFS(dir)); err != nil {
+				t.Fatal(err)
+			}
+			state := filepath.Join(here, "state")
+			if err := filepath.WalkDir(state, func(path string, d fs.DirEntry, err error) error {
+				if err == nil && !d.IsDir() {
+					return os.Chmod(path, 0o600)
+				}
+				return err
+			}); err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(os.Chmod(state, 0o700), os.Chmod(filepath.Join(state, "keys"), 0o700)); err != nil {
+				t.Fatal(err)
+			}
+			c.cut(t, here, state)
+			present(t, here, "Asia/Shanghai", "skip", clk(), Options{}, func(a *App) {
+				until(t, "it is carried over", func() bool {
+					files, err := filepath.Glob(filepath.Join(state, "journal.db"+asideSuffix+"*"+doneSuffix))
+					_, gone := os.Stat(filepath.Join(state, salvageFile))
+					return err == nil && len(files) == 1 && (gone != nil || c.name == "marked as done, and still noted")
+				})
+			})
+			got := map[int]int{}
+			j := openJournal(t, state)
+			defer j.Close()
+			lineage := ""
+			eachEntry(t, j, func(e *edge.Entry) {
+				var d struct {
+					Salvage *int
+					Entry   *struct{ Data struct{ Salvage *int } }
+				}
+				if e.Kind == edge.KindEpoch {
+					lineage = string(e.Data)
+				}
+				if json.Unmarshal(e.Data, &d) == nil && d.Entry != nil && d.Entry.Data.Salvage != nil {
+					got[*d.Entry.Data.Salvage]++
+				}
+			})
+			if !strings.Contains(lineage, "the journal's file was damaged") {
+				t.Errorf("the epoch follows nothing: %s", lineage)
+			}
+			if want == nil {
+				if want = got; len(got) < 200 {
+					t.Fatalf("%d entries were carried over", len(got))
+				}
+			}
+			for i := range 300 {
+				if got[i] != want[i] || got[i] > 1 {
+					t.Errorf("entry %d was carried over %d times", i, got[i])
+				}
+			}
+		})
 	}
 }

@@ -154,18 +154,15 @@ func (w *roomWatch) makeRoom(ctx context.Context) (level string, err error) {
 	return levelLow, errors.Join(append(errs, err)...)
 }
 
-// rubbish is what goes first. A damaged journal that is still being carried over
-// does not.
+// rubbish is what goes first. A damaged journal of which nobody has said that it was
+// carried over does not: it may be all that there is of its entries.
 func (a *App) rubbish() []string {
 	var out []string
 	aside, _ := filepath.Glob(filepath.Join(a.cfg.State, "*"+asideSuffix+"*"))
-	for _, f := range aside {
-		if s := a.damage.salvage; s != nil && strings.HasPrefix(f, s.Aside) {
-			if _, err := os.Stat(filepath.Join(a.cfg.State, salvageFile)); err == nil {
-				continue
-			}
+	for _, f := range aside { // in order: the mark that it is done after the file itself
+		if of := asideOf(f); isDone(of) || !strings.HasPrefix(filepath.Base(of), "journal.db") {
+			out = append(out, f)
 		}
-		out = append(out, f)
 	}
 	copies, _ := filepath.Glob(filepath.Join(a.cfg.State, "backup-*.tmp"))
 	for _, f := range copies {

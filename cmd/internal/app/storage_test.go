@@ -124,14 +124,20 @@ func TestFullMedium(t *testing.T) {
 
 	// A damaged file of earlier goes before anything of the journal's.
 	old := filepath.Join(state, "journal.db"+asideSuffix+"20260101-000000")
-	if err := os.WriteFile(old, bytes.Repeat([]byte{1}, 40<<20), 0o600); err != nil {
-		t.Fatal(err)
+	lacking := filepath.Join(state, "journal.db"+asideSuffix+"20260102-000000") // this one nobody has carried over
+	for name, size := range map[string]int{old: 40 << 20, old + doneSuffix: 0, lacking: 1 << 10} {
+		if err := os.WriteFile(name, bytes.Repeat([]byte{1}, size), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if junk, err = os.Create(junk.Name()); err != nil {
 		t.Fatal(err)
 	}
 	fill()
 	until(t, "the old file is gone", func() bool { _, err := os.Stat(old); return errors.Is(err, os.ErrNotExist) })
+	if _, err := os.Stat(lacking); err != nil {
+		t.Errorf("what was not carried over yet: %v", err)
+	}
 	if err := junk.Close(); err != nil {
 		t.Fatal(err)
 	}
