@@ -14,7 +14,7 @@ import (
 const (
 	carryAtOnce = 64 // entries in a transaction: a lane waits for one of them at most
 	carryLeast  = 8  // and so many, whoever waits
-	carryRest   = 2  // transactions between checkpoints: what one of them writes, a lane may have to wait for
+	carryRest   = 8  // transactions between checkpoints: some 5,000 pages of the WAL
 )
 
 // carriedSealed is the data of an entry that carries a sealed run of a former

@@ -22,21 +22,7 @@ func (s *Server) Prove(ctx context.Context, site, gate string, e edge.Epoch, seq
 		return nil, err
 	}
 	n := nodes{size: l.tree.size, blocks: map[uint64][]tlog.Hash{}}
-	rows, err := s.store.r.QueryContext(ctx, `SELECT root FROM leaf WHERE log = $1 AND root IS NOT NULL ORDER BY first`, l.id)
-	err = each(rows, err, func() error {
-		var b []byte
-		if err := rows.Scan(&b); err != nil {
-			return err
-		}
-		if len(b) != tlog.HashSize {
-			return fmt.Errorf("stored hash of a block has %d bytes", len(b))
-		}
-		n.roots = append(n.roots, tlog.Hash(b))
-		return nil
-	})
-	if err == nil && uint64(len(n.roots)) != n.size/edge.BlockSize {
-		err = fmt.Errorf("%d complete blocks are stored of %d entries", len(n.roots), n.size)
-	}
+	n.roots, err = s.store.roots(ctx, l.id, n.size)
 	for _, at := range []uint64{seq, n.size - 1} {
 		first := at &^ (edge.BlockSize - 1)
 		if _, ok := n.blocks[first]; err == nil && !ok {
@@ -48,6 +34,47 @@ func (s *Server) Prove(ctx context.Context, site, gate string, e edge.Epoch, seq
 	}
 	p.Hashes = n.path(seq, 0, n.size)
 	return p, nil
+}
+
+// roots reads the hashes of the complete blocks below size.
+func (s *store) roots(ctx context.Context, log int64, size uint64) ([]tlog.Hash, error) {
+	var out []tlog.Hash
+	rows, err := s.r.QueryContext(ctx, `SELECT root FROM leaf WHERE log = $1 AND root IS NOT NULL AND first < $2 ORDER BY first`, log, int64(size&^(edge.BlockSize-1)))
+	err = each(rows, err, func() error {
+		var b []byte
+		if err := rows.Scan(&b); err != nil {
+			return err
+		}
+		if len(b) != tlog.HashSize {
+			return fmt.Errorf("stored hash of a block has %d bytes", len(b))
+		}
+		out = append(out, tlog.Hash(b))
+		return nil
+	})
+	if err == nil && uint64(len(out)) != size/edge.BlockSize {
+		err = fmt.Errorf("%d complete blocks are stored of %d entries", len(out), size)
+	}
+	return out, err
+}
+
+// rootAt is the root of a log's tree when it had size entries.
+func (s *store) rootAt(ctx context.Context, l *gateLog, size uint64) (tlog.Hash, error) {
+	switch size {
+	case l.tree.size:
+		return l.tree.root(), nil
+	case 0:
+		return emptyRoot, nil
+	}
+	n := nodes{size: size, blocks: map[uint64][]tlog.Hash{}}
+	var err error
+	if n.roots, err = s.roots(ctx, l.id, size); err != nil {
+		return tlog.Hash{}, err
+	}
+	first := size &^ (edge.BlockSize - 1)
+	if n.blocks[first], err = s.hashes(ctx, s.r, l.id, first, size); err != nil {
+		return tlog.Hash{}, err
+	}
+	return n.hash(0, size), nil
 }
 
 // nodes computes nodes of the tree from the hashes of whole blocks and the leaf

@@ -416,6 +416,7 @@ type verdict struct {
 	receipt  *wire.Receipt
 	alarm    *alarm
 	repeated uint64
+	stands   string // of a refusal
 }
 
 func (c *committer) decide(ctx context.Context, p *prepared, v *verdict) error {
@@ -451,24 +452,33 @@ func (c *committer) decide(ctx context.Context, p *prepared, v *verdict) error {
 	if len(b.Edges) > 0 && cur.public == p.public {
 		return c.ahead(ctx, p, v, cur)
 	}
-	switch {
-	case cur.public != p.public:
-		return c.refuse(ctx, p, v, cur, wire.RefusedEpoch, "this epoch belongs to another device")
-	case b.First > cur.tree.size:
+	if b.First > cur.tree.size {
+		if cur.public != p.public {
+			return c.refuse(ctx, p, v, cur, wire.RefusedEpoch, anotherDevice)
+		}
 		return c.refuse(ctx, p, v, cur, wire.RefusedGap, "entries from "+strconv.FormatUint(cur.tree.size, 10)+" on are missing")
 	}
 	// What came before must be what is stored, to the byte: its leaves say so.
 	overlap := min(cur.tree.size, end) - b.First
-	if overlap > 0 {
-		same, err := c.same(ctx, l, cur, p, overlap)
-		if err != nil {
+	same, err := c.same(ctx, l, cur, p, overlap)
+	if err != nil {
+		return err
+	}
+	parted := func(code wire.Code, why string) error {
+		if err := c.stands(ctx, l, cur, b.First+same, v); err != nil {
 			return err
 		}
-		if !same {
-			return c.refuse(ctx, p, v, cur, wire.RefusedFork, "entries that were stored before have other content now")
-		}
-		v.repeated = overlap
+		return c.refuse(ctx, p, v, cur, code, why)
 	}
+	switch {
+	case b.Ask && b.First+same == end && end < cur.tree.size:
+		return parted(wire.RefusedStands, "these are stored, and more: an old copy of the gate's medium was restored")
+	case cur.public != p.public:
+		return parted(wire.RefusedEpoch, anotherDevice)
+	case same < overlap:
+		return parted(wire.RefusedFork, "entries that were stored before have other content now")
+	}
+	v.repeated = overlap
 	if end <= cur.tree.size {
 		v.receipt = &wire.Receipt{Epoch: cur.epoch, Size: cur.tree.size, Head: string(cur.receipt)}
 		return nil
@@ -479,7 +489,7 @@ func (c *committer) decide(ctx context.Context, p *prepared, v *verdict) error {
 		next.tree.append(h)
 	}
 	if next.tree.root() != p.head.Root {
-		return c.refuse(ctx, p, v, cur, wire.RefusedFork, "the head is not of the entries that are stored followed by these")
+		return parted(wire.RefusedFork, "the head is not of the entries that are stored followed by these")
 	}
 	from := b.First + overlap
 	pieces := p.pieces
@@ -497,14 +507,13 @@ func (c *committer) decide(ctx context.Context, p *prepared, v *verdict) error {
 				next.blockKey = edge.BlockKey{}
 			}
 		case len(first.key) > 0 && edge.BlockKey(first.key) != cur.blockKey:
-			return c.refuse(ctx, p, v, cur, wire.RefusedFork, "the key of an incomplete block has changed")
+			return parted(wire.RefusedFork, "the key of an incomplete block has changed")
 		}
 	}
 	if next.tree.size > 0 && from == 0 {
 		next.parent, next.forked = parentOf(p.cols[0])
 	}
 	next.head = []byte(b.Head)
-	var err error
 	if next.receipt, err = wire.Cosign(next.head, v.now, c.cfg.Signer); err != nil {
 		return err
 	}
@@ -552,21 +561,42 @@ func (c *committer) suspect(ctx context.Context, cur, next *gateLog, v *verdict)
 	return nil
 }
 
-// same says whether the first n leaves of a batch are those that are stored.
-func (c *committer) same(ctx context.Context, l, cur *gateLog, p *prepared, n uint64) (bool, error) {
+// anotherDevice refuses what a second device writes under the first one's epoch.
+const anotherDevice = "this epoch belongs to another device"
+
+// same says how many of the first n leaves of a batch are those that are stored, up
+// to the first that is not.
+func (c *committer) same(ctx context.Context, l, cur *gateLog, p *prepared, n uint64) (uint64, error) {
+	if n == 0 {
+		return 0, nil
+	}
 	if cur != l {
-		return false, errLater
+		return 0, errLater
 	}
 	stored, err := c.store.hashes(ctx, c.store.r, l.id, p.batch.First, p.batch.First+n)
 	if err != nil {
-		return false, fmt.Errorf("log %s: %w", l.name(), err)
+		return 0, fmt.Errorf("log %s: %w", l.name(), err)
 	}
 	for i := range stored {
 		if stored[i] != p.leaves[i] {
-			return false, nil
+			return uint64(i), nil
 		}
 	}
-	return true, nil
+	return n, nil
+}
+
+// stands has the refusal say that the first n entries are common to both.
+func (c *committer) stands(ctx context.Context, l, cur *gateLog, n uint64, v *verdict) error {
+	if cur != l {
+		return errLater
+	}
+	root, err := c.store.rootAt(ctx, l, n)
+	if err != nil {
+		return fmt.Errorf("log %s: %w", l.name(), err)
+	}
+	h := edge.Head{Origin: edge.Origin(c.cfg.Community, cur.gate.site, cur.gate.name, cur.epoch), Size: n, Root: root}
+	v.stands, err = wire.Stand(h, v.now, c.cfg.Signer)
+	return err
 }
 
 // parentOf reads which epoch this one follows from its first entry.
@@ -584,7 +614,7 @@ func parentOf(first columns) (edge.Epoch, uint64) {
 // refuse makes the refusal and, but for a gap, which happens in a healthy
 // system, an alert.
 func (c *committer) refuse(ctx context.Context, p *prepared, v *verdict, cur *gateLog, code wire.Code, why string) error {
-	r := &wire.Receipt{Refusal: &wire.Refusal{Code: code, Text: why, At: v.now.UnixMilli()}}
+	r := &wire.Receipt{Refusal: &wire.Refusal{Code: code, Text: why, At: v.now.UnixMilli(), Stands: v.stands}}
 	if p.batch != nil {
 		r.Epoch = p.batch.Epoch
 	}
@@ -602,7 +632,11 @@ func (c *committer) refuse(ctx context.Context, p *prepared, v *verdict, cur *ga
 	if p.batch != nil && p.gate != nil && p.signer == "" {
 		about = p.batch.Epoch.String()
 	}
-	v.alarm = &alarm{kind: string(code), about: about, text: why}
+	kind := code
+	if code == wire.RefusedStands {
+		kind = wire.RefusedFork
+	}
+	v.alarm = &alarm{kind: string(kind), about: about, text: why}
 	if p.gate != nil {
 		v.alarm.gate = p.gate.id
 	}

@@ -52,6 +52,8 @@ type sender struct {
 		to uint64
 		at time.Time
 	}
+	hole lost
+	ask  *ask // nil = it has not parted from the server's, as far as is known
 }
 
 func (u *Uplink) send(ctx context.Context) error {
@@ -79,6 +81,9 @@ func (u *Uplink) send(ctx context.Context) error {
 			// What was on its way may be lost. A pause was about the old connection.
 			s.goBack()
 			s.timeout, s.pause = s.patience(), time.Time{}
+			if s.ask != nil {
+				s.ask.end = 0
+			}
 		case payload := <-u.receipts:
 			s.receipt(ctx, payload)
 		}
@@ -98,6 +103,7 @@ func (s *sender) restart() {
 	s.flights, s.since, s.pause, s.owed = nil, time.Time{}, time.Time{}, owed{}
 	s.ahead, s.furthest, s.size = 0, 0, s.j.Size()
 	s.timeout = s.patience()
+	s.hole, s.ask = lost{}, nil
 }
 
 // goBack takes what is on its way as lost.
@@ -125,6 +131,9 @@ func (s *sender) fill(ctx context.Context) (wake time.Time, grown uint64) {
 			continue
 		}
 		size := s.j.Size()
+		if s.ask != nil {
+			return s.asking(ctx, now), never
+		}
 		if size != s.size {
 			s.size, s.grew = size, now
 		}
@@ -168,6 +177,9 @@ func (s *sender) fill(ctx context.Context) (wake time.Time, grown uint64) {
 		if err := s.one(ctx, now); err != nil {
 			if ctx.Err() == nil {
 				s.note(err)
+			}
+			if errors.Is(err, errHole) {
+				s.atHole()
 			}
 			s.pause = now.Add(s.cfg.Resend)
 			return earlier(wake, s.pause), never
@@ -299,8 +311,8 @@ func (s *sender) gather(ctx context.Context, first uint64, n int) ([]edge.Stored
 		}
 		run, err := s.j.Sealed(ctx, seq)
 		if errors.Is(err, edge.ErrUnknown) {
-			if len(entries) == 0 && len(out) > 0 {
-				break // as far as was read
+			if len(out) > 0 {
+				break // as far as was read, or up to a hole
 			}
 			return nil, nil, fmt.Errorf("entry %d: %w", seq, errHole)
 		}
@@ -321,7 +333,7 @@ func (s *sender) gather(ctx context.Context, first uint64, n int) ([]edge.Stored
 
 func (s *sender) encode(ctx context.Context, entries []edge.Stored, runs []wire.HeaderSealed, edges [][32]byte) ([]byte, flight, error) {
 	f := flight{first: entries[0].Seq, end: entries[0].Seq + uint64(len(entries))}
-	b := wire.Batch{Header: wire.Header{Site: s.cfg.Site, Gate: s.cfg.Gate, Epoch: s.epoch, First: f.first, Sealed: runs}}
+	b := wire.Batch{Header: wire.Header{Site: s.cfg.Site, Gate: s.cfg.Gate, Epoch: s.epoch, First: f.first, Sealed: runs, Ask: s.ask != nil}}
 	for i := range edges {
 		b.Edges = append(b.Edges, edges[i][:])
 	}
@@ -399,7 +411,7 @@ func (s *sender) receipt(ctx context.Context, payload []byte) {
 		return
 	}
 	if h.Size > s.j.Size() {
-		s.forked(ctx, r, fmt.Errorf("the server has %d entries of this journal, which has %d: an old copy of the medium was restored", h.Size, s.j.Size()))
+		s.parted(ctx, fmt.Errorf("the server has %d entries of this journal, which has %d: an old copy of the medium was restored", h.Size, s.j.Size()))
 		return
 	}
 	own, err := s.rootAt(ctx, h.Size)
@@ -408,8 +420,12 @@ func (s *sender) receipt(ctx context.Context, payload []byte) {
 		return
 	}
 	if own != h.Root {
-		s.forked(ctx, r, fmt.Errorf("the server has other entries below %d than this journal: two copies of one medium are in use", h.Size))
+		s.parted(ctx, fmt.Errorf("the server has other entries below %d than this journal: two copies of one medium are in use", h.Size))
 		return
+	}
+	s.ask = nil // what it has is what is here
+	if h.Size >= s.j.Acked() {
+		s.hole = lost{}
 	}
 	for len(s.flights) > 0 && s.flights[0].end <= h.Size {
 		// Which of two sendings was receipted nobody knows: such a batch measures
@@ -500,8 +516,8 @@ func (s *sender) refused(ctx context.Context, r *wire.Receipt) {
 	switch r.Refusal.Code {
 	case wire.RefusedGap:
 		s.gap(ctx, r)
-	case wire.RefusedFork, wire.RefusedEpoch:
-		s.forked(ctx, r, fmt.Errorf("the server refuses this epoch: %s", r.Refusal.Text))
+	case wire.RefusedFork, wire.RefusedEpoch, wire.RefusedStands:
+		s.answered(ctx, r)
 	default:
 		s.note(fmt.Errorf("the server refuses the journal (%s): %s", r.Refusal.Code, r.Refusal.Text))
 		s.goBack()
@@ -513,10 +529,12 @@ func (s *sender) refused(ctx context.Context, r *wire.Receipt) {
 // refused too; the first refusal is enough.
 func (s *sender) gap(ctx context.Context, r *wire.Receipt) {
 	switch {
-	case r.Size > s.j.Size():
-		s.forked(ctx, r, fmt.Errorf("the server has %d entries of this journal, which has %d", r.Size, s.j.Size()))
+	case s.ask != nil || r.Size > s.j.Size():
+		s.parted(ctx, fmt.Errorf("the server has %d entries of this journal, which has %d", r.Size, s.j.Size()))
 		return
 	case r.Size == s.back.to && time.Since(s.back.at) < s.cfg.Resend && len(s.flights) > 0 && s.flights[0].first <= r.Size:
+		return
+	case r.Size < s.j.Acked() && s.gone(ctx, r):
 		return
 	case r.Size < s.j.Acked():
 		s.log.Error("the server has lost entries that it had receipted; they are sent again", "acked", s.j.Acked(), "server", r.Size)
@@ -526,13 +544,155 @@ func (s *sender) gap(ctx context.Context, r *wire.Receipt) {
 	s.back.to, s.back.at = r.Size, time.Now()
 }
 
-// forked asks for a new epoch.
-func (s *sender) forked(ctx context.Context, r *wire.Receipt, why error) {
+// lost is where the server wants receipted entries again that are not here any more.
+type lost struct {
+	at    uint64
+	since int64 // the server's time when it first said so after they were missed; 0 = not yet
+}
+
+// lostWait is how long the server must go on saying that it has lost receipted
+// entries, by its own clock and without a receipt that says otherwise, before what
+// is not here either is given up: a refusal may come late, and come twice.
+const lostWait = 5 * time.Minute
+
+// atHole goes on from the acknowledged mark, to hear whether the server still lacks
+// what is not here.
+func (s *sender) atHole() {
+	acked := s.j.Acked()
+	if s.next >= acked || len(s.flights) > 0 {
+		return
+	}
+	if s.hole.at != s.next || s.hole.since == 0 {
+		s.hole = lost{at: s.next}
+	}
+	s.next = acked
+}
+
+// gone handles a refusal that wants entries which are not here. When the server has
+// said so for long enough, a new epoch carries what comes after them, and counts
+// them as lost.
+func (s *sender) gone(ctx context.Context, r *wire.Receipt) bool {
+	if s.hole == (lost{}) || r.Size != s.hole.at {
+		return false
+	}
+	if s.hole.since == 0 {
+		s.hole.since = max(1, r.Refusal.At)
+	}
+	if r.Refusal.At-s.hole.since >= lostWait.Milliseconds() {
+		s.fork(ctx, s.hole.at, fmt.Errorf("the server has lost entries from %d on that it had receipted up to %d, and not all of them are here any more", s.hole.at, s.j.Acked()))
+		return true
+	}
+	s.flights, s.next = nil, s.j.Acked()
+	s.pause = time.Now().Add(s.cfg.Resend)
+	return true
+}
+
+// ask is the question how much of this journal stands at the server, which has more,
+// or other entries. The batch that asks is answered by a refusal.
+type ask struct {
+	first uint64 // so much does, for certain
+	end   uint64 // of the batch that asks; 0 = it has not gone
+	sent  time.Time
+	said  int // what else the server has said meanwhile
+	why   error
+}
+
+// askedAtMost is how often a server may say other things than an answer: more than
+// were on their way. It then does not know the question.
+const askedAtMost = 50
+
+// parted asks where the server's copy begins to differ. Everything that it has
+// receipted stands.
+func (s *sender) parted(ctx context.Context, why error) {
+	if s.ask != nil {
+		if s.ask.said++; s.ask.said > askedAtMost {
+			s.fork(ctx, s.ask.first, s.ask.why)
+		}
+		return
+	}
 	s.settle(ctx)
 	s.log.Error("the journal and the server's copy have parted", "epoch", s.epoch, "err", why)
+	s.note(why)
+	s.flights, s.ask = nil, &ask{first: s.j.Acked(), why: why}
+	if s.ask.first >= s.j.Size() {
+		s.fork(ctx, s.ask.first, why) // all of it is receipted
+	}
+}
+
+// asking sends the batch that asks, and again when there is no answer. It returns
+// when to look again.
+func (s *sender) asking(ctx context.Context, now time.Time) (wake time.Time) {
+	if due := s.ask.sent.Add(s.cfg.Resend); s.ask.end != 0 && due.After(now) {
+		return due
+	}
+	if free := later(s.meter.free(now), later(s.pause, s.rest)); free.After(now) {
+		return free
+	}
+	if !s.t.Connected() {
+		return now.Add(time.Hour) // the connection wakes the loop
+	}
+	payload, f, err := s.batch(ctx, s.ask.first)
+	if errors.Is(err, errHole) {
+		s.fork(ctx, s.ask.first, errors.Join(s.ask.why, err))
+		return now
+	}
+	if err == nil {
+		err = s.publish(ctx, wire.Journal, payload, false)
+	}
+	if err != nil {
+		s.note(fmt.Errorf("cannot ask how much the server has: %w", err))
+		s.pause = now.Add(s.cfg.Resend)
+		return s.pause
+	}
+	s.meter.spent(now, len(payload))
+	s.ask.end, s.ask.sent = f.end, now
+	return now.Add(s.cfg.Resend)
+}
+
+// answered handles a refusal that says how much of a batch stands. It is believed as
+// far as this journal has the same tree: the batches before that one may have been
+// compared or not.
+func (s *sender) answered(ctx context.Context, r *wire.Receipt) {
+	why := fmt.Errorf("the server refuses this epoch: %s", r.Refusal.Text)
+	h, ok, err := wire.OpenStands(r.Refusal, edge.Origin(s.cfg.Community, s.cfg.Site, s.cfg.Gate, s.epoch), s.verifiers()...)
+	if err != nil {
+		s.note(fmt.Errorf("refusal not accepted: %w", err))
+		return
+	}
+	if !ok { // a server that does not say
+		s.settle(ctx)
+		s.fork(ctx, s.j.Acked(), why)
+		return
+	}
+	same := false
+	if h.Size <= s.j.Size() {
+		own, err := s.rootAt(ctx, h.Size)
+		if err != nil {
+			s.note(err)
+			return
+		}
+		same = own == h.Root
+	}
+	switch {
+	case !same || s.ask == nil && r.Refusal.Code == wire.RefusedEpoch:
+		s.parted(ctx, why)
+	case r.Refusal.Code != wire.RefusedStands || h.Size == s.j.Size():
+		s.settle(ctx)
+		s.fork(ctx, h.Size, why)
+	case s.ask == nil:
+		s.parted(ctx, why)
+	case h.Size > s.ask.first:
+		s.ask.first, s.ask.end = h.Size, 0
+	}
+}
+
+// fork asks for a new epoch, which carries what comes after the first entries, that
+// stand.
+func (s *sender) fork(ctx context.Context, stand uint64, why error) {
+	s.log.Error("a new epoch is needed", "epoch", s.epoch, "stand", stand, "err", why)
 	err := errors.New("nobody can start a new epoch here")
 	if s.cfg.Fork != nil {
-		err = s.cfg.Fork(ctx, r)
+		err = s.cfg.Fork(ctx, stand, why.Error())
 	}
 	if err == nil && s.j.Epoch() == s.epoch {
 		err = errors.New("the epoch is still the old one")
@@ -540,6 +700,7 @@ func (s *sender) forked(ctx context.Context, r *wire.Receipt, why error) {
 	if err != nil {
 		s.note(errors.Join(why, err))
 		s.goBack()
+		s.ask = nil
 		s.pause = time.Now().Add(refusedWait)
 		return
 	}

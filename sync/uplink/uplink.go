@@ -70,9 +70,11 @@ type Config struct {
 	// version, policy, registry, clock, devices.
 	Status func() wire.StatusMessage
 	// Fork is called when the server says, signed, that this journal is not the one it
-	// knows: the medium was restored, or another device uses this gate's name. It
-	// starts a new epoch. Nil or an error: the uplink waits and says so.
-	Fork func(ctx context.Context, r *wire.Receipt) error
+	// knows: the medium was restored, another device uses this gate's name, or the
+	// server has lost what is not here any more. It starts a new epoch, which carries
+	// what comes after the first entries that stand at the server. Nil or an error: the
+	// uplink waits and says so.
+	Fork func(ctx context.Context, stand uint64, why string) error
 }
 
 const (

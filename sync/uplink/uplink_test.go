@@ -13,7 +13,6 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -224,6 +223,7 @@ type receiver struct {
 	twice  int
 	most   int  // bytes of a batch of several entries
 	named  bool // the dictionary, by the last batch
+	old    bool // of before batches could ask
 }
 
 type stored struct {
@@ -256,8 +256,9 @@ func (r *receiver) journal(payload []byte) *wire.Receipt {
 		r.logs[b.Epoch] = l
 	}
 	size := uint64(len(l.lines))
+	stands := ""
 	refuse := func(code wire.Code) *wire.Receipt {
-		x := &wire.Receipt{Epoch: b.Epoch, Size: size, Head: string(l.head), Refusal: &wire.Refusal{Code: code, Text: "no"}}
+		x := &wire.Receipt{Epoch: b.Epoch, Size: size, Head: string(l.head), Refusal: &wire.Refusal{Code: code, Text: "no", At: time.Now().UnixMilli(), Stands: stands}}
 		if err := x.SignRefusal("s", "g", server); err != nil {
 			r.t.Fatal(err)
 		}
@@ -265,6 +266,18 @@ func (r *receiver) journal(payload []byte) *wire.Receipt {
 	}
 	if b.First > size {
 		return refuse(wire.RefusedGap)
+	}
+	common := b.First
+	for common < min(size, b.First+b.Count) && l.lines[common] == string(b.Lines[common-b.First]) {
+		common++
+	}
+	if !r.old {
+		if stands, err = wire.Stand(edge.Head{Origin: edge.Origin("c", "s", "g", b.Epoch), Size: common, Root: l.tree.root(common)}, time.Now(), server); err != nil {
+			r.t.Fatal(err)
+		}
+		if b.Ask && common == b.First+b.Count && common < size {
+			return refuse(wire.RefusedStands)
+		}
 	}
 	v, err := edge.HeadVerifier(device.name, device.Public())
 	if err != nil {
@@ -655,53 +668,82 @@ func TestReceiptOfSomebodyElseMovesNothing(t *testing.T) {
 	})
 }
 
-// A gate whose medium was restored from an old image.
+// A gate whose medium was restored from an old image finds out how much of it stands at
+// the server, to the entry, however little of that was receipted when the image was made.
 func TestRollbackStartsANewEpoch(t *testing.T) {
-	for _, more := range []int{0, 3} {
-		synctest.Test(t, func(t *testing.T) {
-			n := newNetwork(t, 5)
-			l := &stored{}
-			n.r.logs[7] = l
-			old := newMemory(7)
-			for i := range 20 {
-				old.append(line(i))
-				l.lines = append(l.lines, line(i))
-			}
-			h, err := old.HeadAt(t.Context(), 20)
-			if err != nil {
-				t.Fatal(err)
-			}
-			l.tree = old.tree
-			if l.head, err = wire.Cosign(h.Note, time.Now(), server); err != nil {
-				t.Fatal(err)
-			}
-			m := newMemory(7)
-			for i := range 10 {
-				m.append(line(i))
-			}
-			m.acked = 9
-			for i := range more {
-				m.append(line(1000 + i))
-			}
-			var forks atomic.Int32
-			start(t, Config{Fork: func(_ context.Context, r *wire.Receipt) error {
-				forks.Add(1)
-				m.fork(10)
-				return nil
-			}}, m, n)
-			n.connect(true)
-			time.Sleep(time.Minute)
-			if forks.Load() != 1 || m.Epoch() != 8 {
-				t.Fatalf("%d forks, epoch %v", forks.Load(), m.Epoch())
-			}
-			m.append(line(2000))
-			time.Sleep(time.Minute)
-			check(t, m, n)
-			n.mu.Lock()
-			defer n.mu.Unlock()
-			if len(l.lines) != 20 {
-				t.Errorf("the old epoch has %d entries", len(l.lines))
-			}
+	for _, c := range []struct {
+		name        string
+		acked, more int // receipted in the image; made since it was restored
+		cfg         Config
+		old         bool // the server does not know the question
+		stand       uint64
+	}{
+		{name: "nothing new, all receipted", acked: 10, stand: 10},
+		{name: "nothing new", acked: 3, stand: 10},
+		{name: "nothing new, nothing receipted, entry by entry", cfg: Config{Entries: 1}, stand: 10},
+		{name: "three new", acked: 9, more: 3, stand: 10},
+		{name: "three new, little receipted", acked: 2, more: 3, stand: 10},
+		{name: "more than the server has, in small batches", acked: 1, more: 30, cfg: Config{Entries: 4}, stand: 10},
+		{name: "a server of before", acked: 9, more: 3, old: true, stand: 9},
+		{name: "a server of before, nothing new", acked: 3, old: true, stand: 3},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNetwork(t, 5)
+				n.r.old = c.old
+				l := &stored{}
+				n.r.logs[7] = l
+				old := newMemory(7)
+				for i := range 20 {
+					old.append(line(i))
+					l.lines = append(l.lines, line(i))
+				}
+				h, err := old.HeadAt(t.Context(), 20)
+				if err != nil {
+					t.Fatal(err)
+				}
+				l.tree = old.tree
+				if l.head, err = wire.Cosign(h.Note, time.Now(), server); err != nil {
+					t.Fatal(err)
+				}
+				m := newMemory(7)
+				for i := range 10 {
+					m.append(line(i))
+				}
+				m.acked = uint64(c.acked)
+				for i := range c.more {
+					m.append(line(1000 + i))
+				}
+				var stood []uint64
+				c.cfg.Fork = func(_ context.Context, stand uint64, _ string) error {
+					stood = append(stood, stand)
+					m.fork(stand)
+					return nil
+				}
+				u := start(t, c.cfg, m, n)
+				n.connect(true)
+				if c.acked == 10 && c.more == 0 {
+					// Nothing tells it before it has something to say, or hears of another's.
+					x := &wire.Receipt{Epoch: 7, Size: 20, Head: string(l.head)}
+					b, err := x.Encode()
+					if err != nil {
+						t.Fatal(err)
+					}
+					n.receipts("", b)
+				}
+				time.Sleep(30 * time.Minute)
+				if len(stood) != 1 || stood[0] != c.stand || m.Epoch() != 8 {
+					t.Fatalf("forked at %v, want %d; epoch %v: %+v", stood, c.stand, m.Epoch(), u.Status())
+				}
+				m.append(line(2000))
+				time.Sleep(time.Minute)
+				check(t, m, n)
+				n.mu.Lock()
+				defer n.mu.Unlock()
+				if len(l.lines) != 20 {
+					t.Errorf("the old epoch has %d entries", len(l.lines))
+				}
+			})
 		})
 	}
 }

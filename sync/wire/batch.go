@@ -32,6 +32,10 @@ type Header struct {
 	// right. With them and the entries here the head's root can be computed. Such a
 	// batch is not receipted; its entries come again in their turn.
 	Edges [][]byte `json:"edges,omitempty"`
+	// Ask is set by a gate that knows that the server has more than it, or other
+	// entries, and not since where: if all of the batch is stored and something follows
+	// it, the answer is RefusedStands instead of a receipt.
+	Ask bool `json:"ask,omitempty"`
 }
 
 // HeaderBlind is the blind of one entry.

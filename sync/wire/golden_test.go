@@ -7,6 +7,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -219,6 +220,21 @@ func messages(t testing.TB) []message {
 	if err := refusal.SignRefusal("north", "east", server); err != nil {
 		t.Fatal(err)
 	}
+	fork := &wire.Receipt{V: wire.Version, Epoch: epoch, Size: 300, Head: string(cosigned),
+		Refusal: &wire.Refusal{Code: wire.RefusedFork, Text: "entries that were stored before have other content now", At: when.UnixMilli()}}
+	first := new(log)
+	first.add(t, l.lines[:280]...)
+	root, err := tlog.TreeHash(280, first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	common := edge.Head{Origin: edge.Origin("pine", "north", "east", epoch), Size: 280, Root: root}
+	if fork.Refusal.Stands, err = wire.Stand(common, when, server); err != nil {
+		t.Fatal(err)
+	}
+	if err := fork.SignRefusal("north", "east", server); err != nil {
+		t.Fatal(err)
+	}
 	hash := wire.HashOf([]byte("x"))
 	marks := []wire.PeerMark{{Gate: "west", Epoch: 7, Next: 12}}
 	delta := []edge.Delta{{Cell: edge.Cell{Name: "household_exits", Subject: "h441", Bucket: 20610}, Op: edge.OpAdd, Value: 1}, {Cell: edge.Cell{Name: edge.CellPosition, Subject: "p9"}, Op: edge.OpSet, Value: edge.PositionOutside}}
@@ -231,8 +247,10 @@ func messages(t testing.TB) []message {
 		{"offline", at(wire.Status), wire.Offline()},
 		{"batch", at(wire.Journal), l.batch(t, 290)},
 		{"batch-blinds", at(wire.Journal), purged},
+		{"batch-ask", at(wire.Journal), bytes.Replace(l.batch(t, 290), []byte(`"head"`), []byte(`"ask":true,"head"`), 1)},
 		{"receipt", at(wire.Receipts), encode(t, receipt)},
 		{"refusal", at(wire.Receipts), encode(t, refusal)},
+		{"refusal-fork", at(wire.Receipts), encode(t, fork)},
 		{"alert", at(wire.Alerts), encode(t, wire.AlertMessage{V: wire.Version, Epoch: epoch, Seq: 12, Time: when.UnixMilli(), Lane: "east-in", Code: "forced", Text: "forced"})},
 		{"request", at(wire.Requests), encode(t, wire.Request{V: wire.Version, Nonce: "n", Registry: 3, Policy: wire.SetOf(hash), Want: []string{hash}, Peers: marks})},
 		{"manifest", at(wire.Manifest), envelope(t, wire.TypeManifest, wire.ManifestBody{V: wire.Version, Nonce: "n", Time: when.UnixMilli(),
@@ -324,14 +342,18 @@ func read(topic string, payload []byte) error {
 		if err != nil {
 			return err
 		}
-		if r.Refusal != nil {
-			return r.VerifyRefusal("north", "east", server.Public())
-		}
-		dv, err := edge.HeadVerifier(device.name, device.Public())
+		sv, err := wire.CosignatureVerifier(server.name, server.Public())
 		if err != nil {
 			return err
 		}
-		sv, err := wire.CosignatureVerifier(server.name, server.Public())
+		if r.Refusal != nil {
+			h, ok, err := wire.OpenStands(r.Refusal, edge.Origin("pine", "north", "east", epoch), sv)
+			if err == nil && ok && h.Size != 280 {
+				err = fmt.Errorf("%d entries stand", h.Size)
+			}
+			return errors.Join(err, r.VerifyRefusal("north", "east", server.Public()))
+		}
+		dv, err := edge.HeadVerifier(device.name, device.Public())
 		if err != nil {
 			return err
 		}
@@ -354,14 +376,25 @@ func TestNewReceiverOldGate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	left, err := os.ReadDir(filepath.Join("testdata", "v1.0"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, m := range messages(t) {
 		old, err := os.ReadFile(filepath.Join("testdata", "v1.0", m.file))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // added since
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
+		left = left[1:]
 		if err := errors.Join(read(m.topic, old), schemas.Payload(m.topic, old)); err != nil {
 			t.Errorf("%s: %v", m.file, err)
 		}
+	}
+	if len(left) > 0 {
+		t.Errorf("%d old messages were not read", len(left))
 	}
 }
 

@@ -25,6 +25,7 @@ const (
 	RefusedKey       Code = "key"       // the signing key is not approved for this gate: wait for a person
 	RefusedEpoch     Code = "epoch"     // this epoch may not be written: start a new one
 	RefusedMalformed Code = "malformed" // cannot be read: sending it again will not help
+	RefusedStands    Code = "stands"    // to a batch that asks: all of it is stored, and something follows it
 )
 
 // Receipt is the server's word to a gate about one epoch of its journal. Without
@@ -46,6 +47,31 @@ type Refusal struct {
 	Text string `json:"text"` // for a person
 	At   int64  `json:"at"`   // UTC ms
 	Sig  []byte `json:"sig"`
+	// Stands is, of a fork, an epoch or stands, what the batch and the stored log have
+	// in common: a head, cosigned by the server alone, over the stored entries before
+	// the first that differs. A gate whose own tree has that root there knows that so
+	// much of it is at the server.
+	Stands string `json:"stands,omitempty"`
+}
+
+// Stand makes a refusal's Stands.
+func Stand(h edge.Head, at time.Time, s edge.Signer) (string, error) {
+	b, err := Cosign([]byte(h.Checkpoint()+"\n"), at, s)
+	return string(b), err
+}
+
+// OpenStands verifies a refusal's Stands; the zero head when there is none.
+func OpenStands(r *Refusal, origin string, servers ...note.Verifier) (h edge.Head, ok bool, err error) {
+	if r.Stands == "" {
+		return edge.Head{}, false, nil
+	}
+	if h, _, err = edge.OpenHead([]byte(r.Stands), servers...); err != nil {
+		return edge.Head{}, false, err
+	}
+	if h.Origin != origin {
+		return edge.Head{}, false, fmt.Errorf("what stands is said of %s, not of %s", h.Origin, origin)
+	}
+	return h, true, nil
 }
 
 func (r *Receipt) refusalText(site, gate string) []byte {

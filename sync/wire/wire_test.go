@@ -172,6 +172,31 @@ func TestReceiptIsOnlyTheServersWord(t *testing.T) {
 	if _, err := OpenReceipt(&Receipt{Size: 12, Head: string(h.Note)}, h.Origin, dv, sv); err == nil {
 		t.Error("a head without a cosignature was taken")
 	}
+	// What stands is the server's word alone, about one log, and no receipt.
+	h.Size, h.Root = 2, [32]byte{1}
+	stands, err := Stand(h, time.Unix(1, 0), server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, ok, err := OpenStands(&Refusal{Stands: stands}, h.Origin, sv); err != nil || !ok || got.Size != 2 || got.Root != h.Root {
+		t.Errorf("%+v %v %v", got, ok, err)
+	}
+	if _, ok, err := OpenStands(&Refusal{}, h.Origin, sv); ok || err != nil {
+		t.Errorf("nothing was said: %v %v", ok, err)
+	}
+	for name, try := range map[string]func() error{
+		"of another log": func() error { _, _, err := OpenStands(&Refusal{Stands: stands}, h.Origin+"x", sv); return err },
+		"by the device":  func() error { _, _, err := OpenStands(&Refusal{Stands: stands}, h.Origin, dv); return err },
+		"changed": func() error {
+			_, _, err := OpenStands(&Refusal{Stands: strings.Replace(stands, "\n2\n", "\n3\n", 1)}, h.Origin, sv)
+			return err
+		},
+		"taken for receipt": func() error { _, err := OpenReceipt(&Receipt{Size: 2, Head: stands}, h.Origin, dv, sv); return err },
+	} {
+		if try() == nil {
+			t.Errorf("taken, though %s", name)
+		}
+	}
 }
 
 func TestRefusalIsOnlyTheServersWord(t *testing.T) {

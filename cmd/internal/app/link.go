@@ -107,13 +107,9 @@ func (l *link) run(ctx context.Context) error {
 func (l *link) status() edge.SyncStatus { return l.up.Status() }
 
 // fork begins a new epoch when the server, signed, has another continuation of this
-// one. What it has not receipted is carried over.
-func (a *App) fork(ctx context.Context, r *wire.Receipt) error {
-	why := "the server has more entries: an old copy of the medium was restored"
-	if r.Refusal != nil {
-		why = r.Refusal.Text
-	}
-	return a.Journal.NewEpoch(ctx, a.Journal.Acked(), why)
+// one. What does not stand there is carried over, by the journal's Run.
+func (a *App) fork(ctx context.Context, stand uint64, why string) error {
+	return a.Journal.NewEpoch(ctx, stand, why)
 }
 
 // statusMessage is what the gate says of itself, retained. No personal data.

@@ -87,7 +87,7 @@ func child(kind string) error {
 		return err
 	}
 	up, err := uplink.New(uplink.Config{Community: "c", Site: "s", Gate: "g", Device: device.Signer(), Entries: 20, Age: 2 * time.Millisecond, Resend: 100 * time.Millisecond,
-		Fork: func(context.Context, *wire.Receipt) error { failed <- errors.New("refused as a fork"); return nil },
+		Fork: func(context.Context, uint64, string) error { failed <- errors.New("refused as a fork"); return nil },
 		Trust: func() []wire.ServerKey {
 			return []wire.ServerKey{{ID: "server", Public: server.Signer().Public(), Uses: []wire.Use{wire.UseReceipts}}}
 		}}, j, c, log)

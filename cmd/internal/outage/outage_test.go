@@ -3,6 +3,7 @@ package outage
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -10,8 +11,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"gatehouse/edge"
@@ -152,6 +155,11 @@ func (e *estate) add(n int) {
 	}
 }
 
+// fork is what the gate does, with the carrying waited for.
+func (e *estate) fork(ctx context.Context, stand uint64, why string) error {
+	return errors.Join(e.j.NewEpoch(ctx, stand, why), e.j.Carry(ctx))
+}
+
 // drained waits until everything is receipted.
 func (e *estate) drained(within time.Duration) {
 	e.t.Helper()
@@ -180,15 +188,18 @@ func (e *estate) check() {
 	}
 	n := uint64(0)
 	err = e.srv.Export(ctx, "s", "g", e.j.Epoch(), func(seq uint64, line []byte) error {
-		s, err := e.j.Get(ctx, seq)
-		if err != nil {
-			return err
-		}
-		if seq != n || !bytes.Equal(s.Line, line) {
-			return fmt.Errorf("entry %d, wanted %d, differs", seq, n)
+		if seq != n {
+			return fmt.Errorf("entry %d, wanted %d", seq, n)
 		}
 		n++
-		return nil
+		s, err := e.j.Get(ctx, seq)
+		if errors.Is(err, edge.ErrPurged) {
+			return nil
+		}
+		if err == nil && !bytes.Equal(s.Line, line) {
+			err = fmt.Errorf("entry %d differs", seq)
+		}
+		return err
 	})
 	if err != nil {
 		e.t.Fatal(err)
@@ -200,6 +211,41 @@ func (e *estate) check() {
 	if err != nil || len(bad) > 0 {
 		e.t.Errorf("verification: %v %v", bad, err)
 	}
+}
+
+// stored are the entries that the server has of all epochs, each as it was first
+// written, and how often; the epochs' own are left out.
+func (e *estate) stored() map[string]int {
+	e.t.Helper()
+	counts, err := e.srv.Counts(e.t.Context(), "s", "g")
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	out := map[string]int{}
+	for _, c := range counts {
+		if err := e.srv.Export(e.t.Context(), "s", "g", c.Epoch, func(_ uint64, line []byte) error {
+			for {
+				x, err := edge.DecodeEntry(line)
+				if err != nil {
+					return err
+				}
+				var d struct{ Entry json.RawMessage }
+				if x.Kind != edge.KindCarried {
+					if x.Kind != edge.KindEpoch && x.Kind != edge.KindPurge {
+						out[string(line)]++
+					}
+					return nil
+				}
+				if err := json.Unmarshal(x.Data, &d); err != nil {
+					return err
+				}
+				line = d.Entry
+			}
+		}); err != nil {
+			e.t.Fatal(err)
+		}
+	}
+	return out
 }
 
 // program finds a program of the system that the test needs.
@@ -373,65 +419,197 @@ func TestGateRestarts(t *testing.T) {
 }
 
 // A gate whose medium is replaced by last week's begins a new epoch, by itself, that
-// names its parent and carries over what the server lacks.
+// names its parent and where it forked, and carries over what the server lacks: no
+// entry is there twice, also of those that were sent after the image was made.
 func TestRestoredImage(t *testing.T) {
-	for _, after := range []int{0, 30} { // entries made before the server is reached
-		addr := embedded(t)
-		e := newEstate(t)
-		e.startServer(dial(t, "mqtt://"+addr, "server"))
-		cfg := uplink.Config{Age: 10 * time.Millisecond}
-		start := func(id string) {
-			cfg.Fork = func(ctx context.Context, r *wire.Receipt) error {
-				return errors.Join(e.j.NewEpoch(ctx, e.j.Acked(), "the server has another continuation"), e.j.Carry(ctx))
+	for _, c := range []struct {
+		waiting int // entries in the image that have no receipt
+		after   int // made before the server is reached again
+	}{{0, 0}, {0, 30}, {300, 0}, {300, 30}, {300, 600}} {
+		t.Run(fmt.Sprintf("%d waiting, %d after", c.waiting, c.after), func(t *testing.T) {
+			addr := embedded(t)
+			e := newEstate(t)
+			e.startServer(dial(t, "mqtt://"+addr, "server"))
+			cfg := uplink.Config{Entries: 64, Age: 10 * time.Millisecond, Resend: time.Second, Fork: e.fork}
+			start := func(id string) { e.startGate(dial(t, "mqtt://"+addr, id), cfg) }
+			start("gate")
+			e.add(100)
+			e.drained(20 * time.Second)
+			path := filepath.Join(e.dir, "journal.db")
+			reopen := func(from, to string) {
+				t.Helper()
+				e.stopGate()
+				if err := e.j.Close(); err != nil {
+					t.Fatal(err)
+				}
+				b, err := os.ReadFile(from)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(to, b, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				e.openJournal()
 			}
-			e.startGate(dial(t, "mqtt://"+addr, id), cfg)
-		}
-		start("gate")
-		e.add(100)
-		e.drained(20 * time.Second)
-		path := filepath.Join(e.dir, "journal.db")
-		reopen := func(from, to string) {
-			t.Helper()
 			e.stopGate()
-			if err := e.j.Close(); err != nil {
-				t.Fatal(err)
+			e.add(c.waiting)
+			reopen(path, path+".image")
+			start("gate-again")
+			e.add(200)
+			e.drained(20 * time.Second)
+			parent := e.j.Epoch()
+			reopen(path+".image", path)
+			e.add(c.after)
+			start("restored-gate")
+			for end := time.Now().Add(30 * time.Second); e.j.Epoch() == parent; time.Sleep(10 * time.Millisecond) {
+				if c.waiting+c.after == 0 {
+					e.add(1) // nothing tells a gate of its past before it has something to say
+				}
+				if time.Now().After(end) {
+					t.Fatalf("still in the old epoch: %+v", e.up.Status())
+				}
 			}
-			b, err := os.ReadFile(from)
+			e.add(50)
+			e.drained(20 * time.Second)
+			e.check()
+			counts, err := e.srv.Counts(t.Context(), "s", "g")
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := os.WriteFile(to, b, 0o600); err != nil {
-				t.Fatal(err)
+			if len(counts) != 2 || counts[0].Size != uint64(301+c.waiting) || counts[1].Parent != parent || counts[1].Forked != uint64(101+c.waiting) || counts[1].Size < uint64(51+c.after) {
+				t.Errorf("counts %+v", counts)
 			}
-			e.openJournal()
-		}
-		reopen(path, path+".image")
-		start("gate-again")
-		e.add(200)
-		e.drained(20 * time.Second)
-		parent := e.j.Epoch()
-		reopen(path+".image", path)
-		e.add(after)
-		start("restored-gate")
-		for end := time.Now().Add(20 * time.Second); e.j.Epoch() == parent; time.Sleep(10 * time.Millisecond) {
-			if after == 0 {
-				e.add(1) // nothing tells a gate of its past before it has something to say
+			for line, n := range e.stored() {
+				if n != 1 {
+					t.Errorf("%d times at the server: %s", n, line)
+				}
 			}
-			if time.Now().After(end) {
-				t.Fatalf("still in the old epoch: %+v", e.up.Status())
-			}
-		}
-		e.add(50)
-		e.drained(20 * time.Second)
-		e.check()
-		counts, err := e.srv.Counts(t.Context(), "s", "g")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(counts) != 2 || counts[0].Size != 301 || counts[1].Parent != parent || counts[1].Forked != 101 || counts[1].Size < uint64(51+after) {
-			t.Errorf("counts %+v", counts)
-		}
-		e.stopGate()
-		e.stopServer()
+			e.stopGate()
+			e.stopServer()
+		})
 	}
+}
+
+// The server has lost its database, and the gate has destroyed some of what it had a
+// receipt for. All that the gate still has comes to the server again, once, and the
+// gate can say how much is lost.
+func TestLostDatabase(t *testing.T) {
+	warm(t)
+	for _, c := range []struct {
+		name    string
+		destroy func(e *estate) error
+		stand   uint64 // of the 531 entries, the first that can be sent again as they are
+		lost    int
+	}{
+		{"nothing is destroyed", func(*estate) error { return nil }, 531, 0},
+		{"the oldest are", func(e *estate) error {
+			_, err := e.j.Purge(e.t.Context(), time.UnixMilli(e.clock.Now().Time).Add(-599*time.Second))
+			return err
+		}, 0, 330},
+		{"one person is", func(e *estate) error { _, err := e.j.Erase(e.t.Context(), 7, "test"); return err }, 301, 30},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newEstate(t)
+				air := newEther(1)
+				e.startServer(air.member("server"))
+				e.startGate(air.member("gate"), uplink.Config{Entries: 100, Fork: e.fork})
+				e.add(300)
+				for i := range 30 {
+					e.clock.Advance(3 * time.Second)
+					x := &edge.Entry{Kind: edge.KindDecision, Lane: "in", Presentation: uint64(i + 1), Of: -1, Stamp: e.clock.Now(), Outcome: edge.Admit, Rule: "resident", Reason: "resident",
+						Facts: &edge.Facts{Pass: &edge.PassFacts{ID: 7, Category: "resident", Status: edge.PassActive}, Lane: edge.LaneFacts{Direction: edge.In}}}
+					if _, err := e.j.Append(t.Context(), x, nil); err != nil {
+						t.Fatal(err)
+					}
+				}
+				e.add(200)
+				time.Sleep(time.Minute)
+				if e.j.Acked() != e.j.Size() {
+					t.Fatalf("%+v", e.up.Status())
+				}
+				head, err := e.j.Head(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := c.destroy(e); err != nil {
+					t.Fatal(err)
+				}
+				want := map[string]bool{}
+				left, err := e.j.Read(t.Context(), 0, 1000, 1<<30)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, s := range left {
+					if x, err := edge.DecodeEntry(s.Line); err != nil || x.Kind == edge.KindEpoch || x.Kind == edge.KindPurge {
+						continue
+					}
+					want[string(s.Line)] = true
+				}
+				if len(want) != 530-c.lost {
+					t.Fatalf("%d entries are left", len(want))
+				}
+				e.stopServer()
+				for _, end := range []string{"", "-wal", "-shm"} {
+					if err := os.Remove(filepath.Join(e.dir, "community.db"+end)); err != nil && !errors.Is(err, os.ErrNotExist) {
+						t.Fatal(err)
+					}
+				}
+				e.startServer(air.member("server"))
+				parent := e.j.Epoch()
+				e.add(20)
+				time.Sleep(time.Hour)
+				if e.j.Acked() != e.j.Size() {
+					t.Fatalf("it hangs: %+v", e.up.Status())
+				}
+				e.check()
+				got := e.stored()
+				for line := range want {
+					if got[line] != 1 {
+						t.Errorf("%d times at the server: %s", got[line], line)
+					}
+				}
+				if len(got) != len(want)+20 {
+					t.Errorf("%d entries are at the server, want %d", len(got), len(want)+20)
+				}
+				counts, err := e.srv.Counts(t.Context(), "s", "g")
+				if err != nil {
+					t.Fatal(err)
+				}
+				if last := counts[len(counts)-1]; (last.Epoch == parent) != (c.lost == 0) || c.lost > 0 && (last.Parent != parent || last.Forked != c.stand) {
+					t.Errorf("counts %+v", counts)
+				}
+				r, err := journal.Inspect(t.Context(), filepath.Join(e.dir, "journal.db"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer r.Close()
+				rep, err := r.Verify(t.Context(), nil)
+				if err != nil || len(rep.Findings) > 0 {
+					t.Fatalf("%+v %v", rep.Findings, err)
+				}
+				said, ok, err := r.Since(t.Context(), rep, head)
+				if err != nil || ok != (c.lost == 0) {
+					t.Errorf("%s, %v %v", said, ok, err)
+				}
+				if gone := uint64(c.lost) + btou(c.stand == 0); c.lost > 0 && !strings.HasSuffix(said, fmt.Sprintf("Of the head's 531 entries %d stand at the server, %d were carried into the epoch that followed, %d are lost",
+					c.stand, 531-c.stand-gone, gone)) {
+					t.Errorf("%s", said)
+				}
+				e.stopGate()
+				e.stopServer()
+				if err := e.j.Close(); err != nil {
+					t.Fatal(err)
+				}
+			})
+		})
+	}
+}
+
+// btou counts the epoch's own entry.
+func btou(b bool) uint64 {
+	if b {
+		return 1
+	}
+	return 0
 }

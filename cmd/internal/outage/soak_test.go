@@ -20,7 +20,6 @@ import (
 
 	"gatehouse/edge"
 	"gatehouse/sync/uplink"
-	"gatehouse/sync/wire"
 )
 
 var (
@@ -220,9 +219,7 @@ func soak(t *testing.T, seed uint64, rounds int) (trace uint64) {
 	e := newEstate(t)
 	path := filepath.Join(e.dir, "journal.db")
 	cfg := uplink.Config{Entries: 1 + rnd.IntN(600), Bytes: 1000 + rnd.IntN(50_000), Window: 1 + rnd.IntN(6),
-		Fork: func(_ context.Context, r *wire.Receipt) error {
-			return errors.Join(e.j.NewEpoch(context.Background(), e.j.Acked(), "forked"), e.j.Carry(context.Background()))
-		}}
+		Fork: e.fork}
 	epochs := map[edge.Epoch]bool{}
 	expected := map[int]bool{} // ids of entries that must arrive
 	var fresh []int            // those on this medium since its image was taken
