@@ -52,8 +52,8 @@ type sender struct {
 		to uint64
 		at time.Time
 	}
-	hole lost
-	ask  *ask // nil = it has not parted from the server's, as far as is known
+	hole *lost // nil = nothing is missed
+	ask  *ask  // nil = it has not parted from the server's, as far as is known
 }
 
 func (u *Uplink) send(ctx context.Context) error {
@@ -103,7 +103,7 @@ func (s *sender) restart() {
 	s.flights, s.since, s.pause, s.owed = nil, time.Time{}, time.Time{}, owed{}
 	s.ahead, s.furthest, s.size = 0, 0, s.j.Size()
 	s.timeout = s.patience()
-	s.hole, s.ask = lost{}, nil
+	s.hole, s.ask = nil, nil
 }
 
 // goBack takes what is on its way as lost.
@@ -425,7 +425,7 @@ func (s *sender) receipt(ctx context.Context, payload []byte) {
 	}
 	s.ask = nil // what it has is what is here
 	if h.Size >= s.j.Acked() {
-		s.hole = lost{}
+		s.hole = nil
 	}
 	for len(s.flights) > 0 && s.flights[0].end <= h.Size {
 		// Which of two sendings was receipted nobody knows: such a batch measures
@@ -562,8 +562,8 @@ func (s *sender) atHole() {
 	if s.next >= acked || len(s.flights) > 0 {
 		return
 	}
-	if s.hole.at != s.next || s.hole.since == 0 {
-		s.hole = lost{at: s.next}
+	if s.hole == nil || s.hole.at != s.next {
+		s.hole = &lost{at: s.next}
 	}
 	s.next = acked
 }
@@ -572,7 +572,7 @@ func (s *sender) atHole() {
 // said so for long enough, a new epoch carries what comes after them, and counts
 // them as lost.
 func (s *sender) gone(ctx context.Context, r *wire.Receipt) bool {
-	if s.hole == (lost{}) || r.Size != s.hole.at {
+	if s.hole == nil || r.Size != s.hole.at {
 		return false
 	}
 	if s.hole.since == 0 {
