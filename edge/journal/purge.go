@@ -103,14 +103,15 @@ type due struct {
 	// enough.
 	persons, rest uint64
 	end           uint64 // the first believed one that is too young, or the end
-	doubtful      bool   // there is none, and none is to come: stamps alone tell
+	doubtful      bool   // there is none, and none is to come: stamps alone tell ...
+	since         int64  // ... unless they are before this, the last that is believed
 }
 
 func (d *due) believed(s edge.Stamp) bool { return s.Clock.Trusted() && s.Time <= d.now }
 
 // find looks through an epoch up to the first believed entry that is too young.
 func (d *due) find(ctx context.Context, j *Journal, l life) error {
-	d.persons, d.rest, d.end, d.doubtful = 0, 0, math.MaxInt64, d.lost
+	d.persons, d.rest, d.end, d.doubtful, d.since = 0, 0, math.MaxInt64, d.lost, 0
 	for from := uint64(0); ; {
 		entries, err := j.readSome(ctx, l.suffix, from)
 		if err != nil || len(entries) == 0 {
@@ -126,7 +127,7 @@ func (d *due) find(ctx context.Context, j *Journal, l life) error {
 				d.end, d.doubtful = s.Seq, false
 				return nil
 			}
-			d.persons = from
+			d.persons, d.since = from, e.Stamp.Time
 			if e.Stamp.Time < d.technical {
 				d.rest = from
 			}
@@ -140,7 +141,7 @@ func (d *due) is(seq uint64, e *edge.Entry, technical bool) bool {
 	if technical {
 		low, cut = d.rest, d.technical
 	}
-	return seq < low || d.doubtful && e.Stamp.Time < cut
+	return seq < low || d.doubtful && e.Stamp.Time >= d.since && e.Stamp.Time < cut
 }
 
 // readSome reads the next entries of an epoch from a sequence on.
@@ -200,8 +201,10 @@ func (j *Journal) lives(ctx context.Context) ([]life, error) {
 // says that there are no more. pick gets a nil entry for a line that cannot be read.
 func (j *Journal) destroyWhere(ctx context.Context, l life, rec deletion, pick func(seq uint64, e *edge.Entry) (goes, more bool)) (int, error) {
 	total, warned := 0, false
-	// The leaves stay, so they have to be on the medium before the content goes.
-	if err := j.seal(ctx, j.Size()); err != nil {
+	// The leaves stay, so they have to be on the medium before the content goes: what
+	// is recorded meanwhile stays, whatever its stamp says.
+	sealed := j.Size()
+	if err := j.seal(ctx, sealed); err != nil {
 		return 0, err
 	}
 	from := uint64(0)
@@ -228,7 +231,10 @@ func (j *Journal) destroyWhere(ctx context.Context, l life, rec deletion, pick f
 				e = nil
 			}
 			var goes bool
-			if goes, more = pick(s.Seq, e); !more {
+			if goes, more = pick(s.Seq, e); l.suffix == "" && s.Seq >= sealed {
+				more = false
+			}
+			if !more {
 				break
 			}
 			if goes && s.Seq >= l.acked && l.suffix != "" {

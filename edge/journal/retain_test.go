@@ -42,6 +42,7 @@ func TestRetentionWithAClockThatIsWrong(t *testing.T) {
 		{"it began at the program's build", []step{{0, -200 * day, unset}, {day, 0, synced}}, day, []int{0, 1}},
 		{"and those go in their turn", []step{{0, -200 * day, unset}, {day, 0, synced}, {29 * day, 0, synced}}, 30 * day, []int{2}},
 		{"without a clock for ten weeks, by the floor", []step{{0, 0, synced}, {day, 0, unset}, {69 * day, 0, unset}}, 70 * day, []int{2}},
+		{"without one, and it shows times of long ago", []step{{0, 0, synced}, {day, 0, synced}, {40 * day, -900 * day, unset}}, 42 * day, []int{2}},
 		{"without one, and the floor stands still", []step{{0, 0, synced}, {day, 0, unset}, {69 * day, 0, unset}}, day, []int{0, 1, 2}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
