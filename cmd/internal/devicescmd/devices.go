@@ -128,7 +128,7 @@ func watchCmd() *cobra.Command {
 	var limit time.Duration
 	cmd := &cobra.Command{
 		Use: "watch [DEVICE...]", Short: "Show live what devices read, with counts of what is wrong",
-		Long: "Show live what scanners, sensors and contacts read, of the devices given or of\nthose in gate.yaml (stop the daemon first: a port has one user). Barriers and\nindicators are not touched.\n\n" + deviceArg,
+		Long: "Show live what scanners, sensors and contacts read, of the devices given or of\nthose in gate.yaml (stop the daemon first, since a port has one user, or look at the page of devices\nof its console). Barriers and indicators are not touched.\n\n" + deviceArg,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var devices []named
 			for _, a := range args {
