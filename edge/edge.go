@@ -81,6 +81,17 @@ var (
 	ErrForbidden = errors.New("not allowed")
 )
 
+// Late is an ErrLate that knows who answered first, and what.
+type Late struct {
+	By      string // an actor: "guard:7", or "system" when the time ran out
+	Outcome Outcome
+}
+
+func (l Late) Error() string {
+	return l.By + " has answered " + string(l.Outcome) + ": " + ErrLate.Error()
+}
+func (l Late) Unwrap() error { return ErrLate }
+
 // Refusal is an ErrForbidden with a code, so that people can be told why in their
 // own language: the message "refused.CODE".
 type Refusal struct {

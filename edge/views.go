@@ -43,6 +43,14 @@ type PresentationView struct {
 	Deadline    time.Time         `json:"deadline,omitzero"` // when the present step times out
 	Language    string            `json:"language,omitempty"`
 	Calls       int               `json:"calls,omitempty"` // presses of the call button
+	By          string            `json:"by,omitempty"`    // the actor whose answer is final; empty = nobody has answered
+}
+
+// HelpCall is a guard's call for help that nobody has acknowledged yet.
+type HelpCall struct {
+	ID uint64    `json:"id"` // numbered like presentations
+	By string    `json:"by"` // an actor
+	At time.Time `json:"at"`
 }
 
 // LaneView is one lane as it stands. Version grows with every change, so a
@@ -64,6 +72,7 @@ type LaneView struct {
 	Fire        bool               `json:"fire,omitempty"`
 	Last        *PresentationView  `json:"last,omitempty"` // the one before, for the guard who looked away
 	Test        TestKind           `json:"test,omitempty"` // what somebody tries here; nobody is at the lane
+	Help        []HelpCall         `json:"help,omitempty"`
 }
 
 // TestKind is what of a lane's devices somebody tries.
@@ -96,7 +105,8 @@ const (
 	ActRecall    ActionKind = "recall"   // take up a parked referral again
 	ActPlusOne   ActionKind = "plus_one" // one more person on this pass
 	ActPresent   ActionKind = "present"  // start a presentation for a pass found on the console
-	ActCall      ActionKind = "call"     // call for help
+	ActCall      ActionKind = "call"     // call for help, for oneself
+	ActComing    ActionKind = "coming"   // somebody is on the way to a call for help
 	ActCancel    ActionKind = "cancel"   // nobody there any more
 	ActLanguage  ActionKind = "language" // for the display
 	ActClose     ActionKind = "close"    // close the lane
@@ -108,7 +118,7 @@ const (
 type Action struct {
 	Kind         ActionKind `json:"kind"`
 	Lane         string     `json:"lane"`
-	Presentation uint64     `json:"presentation,omitempty"` // 0 only for present, call, close, open
+	Presentation uint64     `json:"presentation,omitempty"` // 0 only for present, call, close, open; of coming the HelpCall
 	Actor        string     `json:"actor"`                  // "guard:7"
 	Second       string     `json:"second,omitempty"`       // the second person, where two are asked for
 	Reason       Reason     `json:"reason,omitempty"`

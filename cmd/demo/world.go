@@ -451,15 +451,15 @@ func (w *world) print(g *gate, e *edge.Entry) {
 				temp = string(t.Band)
 			}
 		}
-		w.scr.line("%s  %-10s #%-5d %-9s %-26s temperature %-8s by %s", at, lane, e.Presentation, e.Outcome, who, temp, e.Rule)
+		w.scr.line("%s  %-10s #%-5d %-9s %-26s temperature %-8s by %s", at, lane, e.Presentation%1e6, e.Outcome, who, temp, e.Rule)
 	case edge.KindPassage:
-		w.scr.line("%s  %-10s #%-5d   %s", at, lane, e.Presentation, strings.ReplaceAll(e.Result, "_", " "))
+		w.scr.line("%s  %-10s #%-5d   %s", at, lane, e.Presentation%1e6, strings.ReplaceAll(e.Result, "_", " "))
 	case edge.KindAction:
 		what := string(e.Data)
 		if e.Outcome != "" {
 			what = fmt.Sprintf("%s, %s", e.Outcome, e.Reason)
 		}
-		w.scr.line("%s  %-10s #%-5d   %s: %s", at, lane, e.Presentation, e.Actor, what)
+		w.scr.line("%s  %-10s #%-5d   %s: %s", at, lane, e.Presentation%1e6, e.Actor, what)
 	case edge.KindPolicy, edge.KindStart, edge.KindEpoch, edge.KindDevice, edge.KindAlert, edge.KindFire:
 		w.scr.line("%s  %-10s        %s %s", at, lane, e.Kind, short(e.Data))
 	}

@@ -43,13 +43,21 @@ func (l *Lane) do(a edge.Action) error {
 	case edge.ActClose, edge.ActOpen:
 		return l.setClosed(a, a.Kind == edge.ActClose)
 	case edge.ActCall:
-		if a.Presentation == 0 {
-			return l.record(nil, a.Actor, "call", nil)
-		}
+		l.callHelp(a.Actor)
+		return nil
+	case edge.ActComing:
+		return l.coming(a)
 	}
 	p := l.find(a.Presentation)
+	passed := a.Kind == edge.ActConfirm && a.Field == "passed"
 	if p == nil {
-		return edge.ErrLate
+		if passed {
+			return edge.ErrLate // whoever admitted is not who was quicker
+		}
+		return l.late(a.Presentation)
+	}
+	if p.by != "" && !passed && a.Kind != edge.ActLanguage && a.Kind != edge.ActCancel {
+		return l.late(p.id)
 	}
 	p.ring = time.Time{} // somebody is there
 	open := p.state == edge.LaneReferred || p.state == edge.LaneDenied
@@ -107,9 +115,6 @@ func (l *Lane) do(a edge.Action) error {
 		return nil
 	case edge.ActPlusOne:
 		return l.plusOne(p, a)
-	case edge.ActCall:
-		p.calls++
-		return l.record(p, a.Actor, "call", nil)
 	case edge.ActCancel:
 		if p.state == edge.LanePassing {
 			return edge.ErrLate
@@ -260,6 +265,7 @@ func (l *Lane) guardAdmits(p *presentation, a edge.Action) error {
 	}
 	p.facts, p.seq, p.inputAt, p.commit = &f, int64(seq), began, time.Since(began)
 	p.decision.Outcome, p.decision.Reason, p.decision.Answers = edge.Admit, a.Reason, nil
+	l.final(p, a.Actor, edge.Admit)
 	l.settle(p, edge.Admit, e.Deltas)
 	return nil
 }
@@ -276,6 +282,7 @@ func (l *Lane) guardDenies(p *presentation, a edge.Action) error {
 	}
 	p.seq = int64(seq)
 	p.decision.Outcome, p.decision.Reason, p.decision.Answers = edge.Deny, e.Reason, nil
+	l.final(p, a.Actor, edge.Deny)
 	l.settle(p, edge.Deny, nil)
 	return nil
 }
@@ -487,6 +494,73 @@ func (l *Lane) ringSecond(p *presentation) {
 	l.say(device.SignalCall)
 }
 
+// help is a guard's call for help.
+type help struct {
+	edge.HelpCall
+	entry *edge.Entry // not in the journal yet
+	seq   int64
+}
+
+const (
+	maxHelp   = 8               // of a lane; the oldest goes
+	sameShout = 5 * time.Second // presses within it are one call
+)
+
+// callHelp is a guard's call for help. It holds whatever has become of the person
+// at the lane, is on all screens before it is on record, and goes to the community
+// server as an alert, past any backlog. The lane itself keeps quiet: whoever
+// threatens the guard need not know.
+func (l *Lane) callHelp(actor string) {
+	now := time.Now()
+	i := slices.IndexFunc(l.help, func(h *help) bool { return h.By == actor })
+	switch {
+	case i >= 0 && now.Sub(l.help[i].At) < sameShout:
+		return
+	case i >= 0:
+		l.help = slices.Delete(l.help, i, i+1)
+	case len(l.help) == maxHelp:
+		l.help = slices.Delete(l.help, 0, 1)
+	}
+	e := l.actionEntry(l.cur, actor, "", nil)
+	e.Kind = edge.KindAlert
+	// Strings only: this cannot fail.
+	e.Data, _ = json.Marshal(map[string]string{"alert": "help", "text": actor})
+	l.help = append(l.help, &help{HelpCall: edge.HelpCall{ID: l.deps.IDs.next(), By: actor, At: now}, entry: e, seq: -1})
+	l.publish()
+	l.recordHelp()
+}
+
+// recordHelp journals the calls that are not on record yet; it is tried again
+// until they are.
+func (l *Lane) recordHelp() {
+	for _, h := range l.help {
+		if h.entry == nil {
+			continue
+		}
+		seq, err := l.append(h.entry, nil)
+		if err != nil {
+			l.log.Error("cannot record a call for help; it is on the screens, the server does not know", "by", h.By, "err", err)
+			return
+		}
+		h.entry, h.seq = nil, int64(seq)
+	}
+}
+
+// coming takes a call for help off the screens: somebody is on the way.
+func (l *Lane) coming(a edge.Action) error {
+	i := slices.IndexFunc(l.help, func(h *help) bool { return h.ID == a.Presentation })
+	if i < 0 {
+		return edge.ErrLate
+	}
+	e := l.actionEntry(nil, a.Actor, string(edge.ActComing), map[string]any{"to": l.help[i].By})
+	e.Of = l.help[i].seq
+	if _, err := l.append(e, nil); err != nil {
+		return fmt.Errorf("cannot record it: %w", err)
+	}
+	l.help = slices.Delete(l.help, i, i+1)
+	return nil
+}
+
 // setFire is called by the passage: everybody may leave, nothing is decided.
 func (l *Lane) setFire(on bool) {
 	l.post(func() {
@@ -637,7 +711,7 @@ func (l *Lane) Watch(ctx context.Context) <-chan edge.LaneView {
 func (l *Lane) presentationView(p *presentation) edge.PresentationView {
 	v := edge.PresentationView{ID: p.id, Lane: l.cfg.Name, State: p.state, Pass: p.pass, Unknown: p.pass == nil, Party: max(p.plus, p.measured-1), Reading: p.reading,
 		Outcome: p.decision.Outcome, Say: p.decision.Say, Reason: p.decision.Reason, Rule: p.decision.Rule, Authority: p.decision.Authority, Obligations: p.decision.Obligations,
-		Answers: p.decision.Answers, Seq: p.seq, Since: p.since, Deadline: p.deadline, Language: p.language, Calls: p.calls}
+		Answers: p.decision.Answers, Seq: p.seq, Since: p.since, Deadline: p.deadline, Language: p.language, Calls: p.calls, By: p.by}
 	if p.temp != nil {
 		t := *p.temp
 		v.Temperature = &t
@@ -672,6 +746,9 @@ func (l *Lane) publish() {
 	}
 	for _, p := range l.parked {
 		v.Parked = append(v.Parked, l.presentationView(p))
+	}
+	for _, h := range l.help {
+		v.Help = append(v.Help, h.HelpCall)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()

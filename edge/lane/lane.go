@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -66,7 +67,6 @@ type Registry interface {
 type Journal interface {
 	Append(ctx context.Context, e *edge.Entry, expect []edge.Expected) (uint64, error)
 	Cells(ctx context.Context, cells []edge.Cell) ([]edge.CellValue, error)
-	Size() uint64
 }
 
 // Deps are what lanes and passages share.
@@ -81,16 +81,20 @@ type Deps struct {
 	Timings  func(Timing) // may be nil
 }
 
-// IDs numbers presentations gate-wide. Starting at the journal's size keeps the
-// numbers of two starts apart: every presentation leaves at least one entry.
+// IDs numbers presentations and calls for help gate-wide.
 type IDs struct{ n atomic.Uint64 }
 
-// NewIDs starts after size.
-func NewIDs(size uint64) *IDs {
+// NewIDs starts after a number.
+func NewIDs(after uint64) *IDs {
 	i := &IDs{}
-	i.n.Store(size)
+	i.n.Store(after)
 	return i
 }
+
+// FreshIDs starts at random: a tap that a tablet has kept since an earlier start
+// of the daemon matches nobody of this one. The last six digits count from 1, for
+// people; all of them stay below 2^53, for readers that hold numbers as floats.
+func FreshIDs() *IDs { return NewIDs(rand.Uint64N(1e9) * 1e6) }
 
 func (i *IDs) next() uint64 { return i.n.Add(1) }
 
@@ -123,6 +127,8 @@ type Lane struct {
 	queue    []waiting
 	parked   []*presentation
 	last     *edge.PresentationView
+	answered []answered // the last final answers, the oldest first
+	help     []*help
 	reading  *device.Temperature // taken before any card came
 	readAt   time.Time
 	pre      context.CancelFunc // of a measurement that waits for anybody
@@ -181,6 +187,7 @@ type presentation struct {
 	ring      time.Time // when an unanswered call rings the second post; zero = it does not
 	turn      *turn
 	aside     bool
+	by        string // whose answer is final
 }
 
 // New makes a lane. It starts nothing.
@@ -254,6 +261,7 @@ func (l *Lane) Run(ctx context.Context) error {
 			l.expire()
 		case <-health.C:
 			l.checkDevices()
+			l.recordHelp()
 		}
 		l.publish()
 	}
@@ -1044,7 +1052,34 @@ func (l *Lane) timeout(p *presentation) {
 		return
 	}
 	p.seq, p.decision.Outcome, p.decision.Reason, p.decision.Answers = int64(seq), out, "refer.timeout", nil
+	l.final(p, "system", out)
 	l.settle(p, out, e.Deltas)
+}
+
+// answered is a final answer as it is remembered for whoever comes too late.
+type answered struct {
+	id uint64
+	edge.Late
+}
+
+// maxAnswered bounds what is remembered: a tap that is older is late without a name.
+const maxAnswered = 32
+
+// final notes whose answer counts; every later one is late.
+func (l *Lane) final(p *presentation, by string, out edge.Outcome) {
+	p.by = by
+	if len(l.answered) == maxAnswered {
+		l.answered = slices.Delete(l.answered, 0, 1)
+	}
+	l.answered = append(l.answered, answered{p.id, edge.Late{By: by, Outcome: out}})
+}
+
+// late says who has answered for a presentation, when somebody has.
+func (l *Lane) late(id uint64) error {
+	if i := slices.IndexFunc(l.answered, func(a answered) bool { return a.id == id }); i >= 0 {
+		return l.answered[i].Late
+	}
+	return edge.ErrLate
 }
 
 // settle carries out a final answer for the present or a parked presentation.

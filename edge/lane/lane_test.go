@@ -79,8 +79,6 @@ func (m *memory) Cells(_ context.Context, cells []edge.Cell) ([]edge.CellValue, 
 	return out, nil
 }
 
-func (m *memory) Size() uint64 { return 0 }
-
 // lines are the journal as a reader would tell it.
 func (m *memory) lines() []string {
 	m.mu.Lock()

@@ -23,7 +23,7 @@ type step struct {
 
 var happenings = []string{"card", "card", "card", "temp", "temp", "temp", "walk", "walk", "wait", "wait", "admit", "deny", "aside", "recall", "second", "remeasure",
 	"plus_one", "cancel", "confirm", "passed", "present", "close", "open", "fire", "journal fails", "journal stalls", "stale", "barrier fails", "barrier refuses",
-	"thermometer fails", "stale tap", "test"}
+	"thermometer fails", "stale tap", "test", "help", "coming"}
 
 // TestAnythingMayHappen plays random days at an opening, with random faults, and
 // holds the lane to its guarantee after every step.
@@ -109,6 +109,17 @@ func day(t *testing.T, order string, steps []step) (wrong []string) {
 			_ = r.lanes[s.lane].Do(r.ctx, edge.Action{Kind: edge.ActPresent, Actor: "guard:1", Pass: edge.PassID(s.n), Identity: "known"})
 		case "close", "open":
 			_ = r.lanes[s.lane].Do(r.ctx, edge.Action{Kind: edge.ActionKind(s.what), Actor: "guard:1"})
+		case "help":
+			if err := r.lanes[s.lane].Do(r.ctx, edge.Action{Kind: edge.ActCall, Actor: fmt.Sprint("guard:", s.n)}); err != nil {
+				complain("a call for help was refused: %v", err)
+			}
+			if v := r.lanes[s.lane].View(); len(v.Help) == 0 || len(v.Help) > maxHelp {
+				complain("%d calls for help are shown", len(v.Help))
+			}
+		case "coming":
+			for _, h := range r.lanes[s.lane].View().Help {
+				_ = r.lanes[s.lane].Do(r.ctx, edge.Action{Kind: edge.ActComing, Actor: "guard:2", Presentation: h.ID})
+			}
 		case "second":
 			act(s, edge.Action{Kind: edge.ActSecond, Value: []float64{36.5, 38.5}[s.n%2]})
 		case "confirm":

@@ -139,7 +139,7 @@ func Build(ctx context.Context, cfg *config.Gate, o Options) (_ *App, err error)
 	}
 	a.Policies.record = a.record
 	a.board, a.metrics = a.newBoardWatch(), newMetrics(a)
-	if err := a.buildLanes(lane.Deps{Registry: a.Registry, Journal: a.counted(), Policy: a.Policies.Current, Clock: a.Clock, IDs: lane.NewIDs(a.Journal.Size()), Log: a.log, Timings: a.timing,
+	if err := a.buildLanes(lane.Deps{Registry: a.Registry, Journal: a.counted(), Policy: a.Policies.Current, Clock: a.Clock, IDs: lane.FreshIDs(), Log: a.log, Timings: a.timing,
 		CardHash: func(c edge.Credential) string {
 			h := keys[0].Hash("unknown:" + c)
 			return hex.EncodeToString(h[:8])

@@ -54,7 +54,7 @@ func SafeSide(ctx context.Context, cfg *config.Gate, o Options, why error) (kept
 		return nil, err
 	}
 	j := &refusing{why: why, seen: map[*edge.Entry]bool{}}
-	if err := a.buildLanes(lane.Deps{Registry: nobody{why}, Journal: j, Policy: func() *policy.Policy { return pol }, Clock: a.Clock, IDs: lane.NewIDs(0), Log: a.log,
+	if err := a.buildLanes(lane.Deps{Registry: nobody{why}, Journal: j, Policy: func() *policy.Policy { return pol }, Clock: a.Clock, IDs: lane.FreshIDs(), Log: a.log,
 		CardHash: func(edge.Credential) string { return "" }}); err != nil {
 		return nil, err
 	}
