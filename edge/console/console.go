@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"html/template"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"net/url"
@@ -53,10 +54,10 @@ type Passes interface {
 
 // Config is what the console is told.
 type Config struct {
-	Listen    string // host:port; port 0 = any
-	Gate      string // its name, for people
-	Language  string // of the site
-	Languages []string
+	Listen    string   // host:port; port 0 = any
+	Gate      string   // its name, for people
+	Language  string   // of the site
+	Languages []string // of the resident's display, in their order; nil = the site's, then Chinese and English
 	Location  *time.Location
 	Tips      map[string][]string // what an idle display tells, by language
 	Volume    []Loudness          // of the display, by the time of day; nil = the usual
@@ -105,6 +106,9 @@ type Deps struct {
 //go:embed assets
 var assets embed.FS
 
+// pageLanguages are those that the pages are complete in.
+var pageLanguages = []string{"zh-Hans", "en"}
+
 // Limits on what a request may hold and how many may watch.
 const (
 	maxForm     = 16 << 10
@@ -129,21 +133,26 @@ type Console struct {
 
 	mu       sync.Mutex
 	watchers int
-	pieces   map[string]piece
+	pieces   map[string]*piece
 	views    map[string]time.Time // of personal data, by session and right
 }
 
 // New opens the console's port.
 func New(cfg Config, deps Deps) (*Console, error) {
-	c := &Console{cfg: cfg, deps: deps, pieces: map[string]piece{}, views: map[string]time.Time{}, once: newOnce(), meter: newMeter(), again: holdsEvery, slow: slowReader, beat: heartbeat}
+	c := &Console{cfg: cfg, deps: deps, pieces: map[string]*piece{}, views: map[string]time.Time{}, once: newOnce(), meter: newMeter(), again: holdsEvery, slow: slowReader, beat: heartbeat}
 	if len(c.cfg.Languages) == 0 {
-		c.cfg.Languages = []string{"zh-Hans", "en"}
+		c.cfg.Languages = clean(cfg.Language)
+		for _, l := range pageLanguages {
+			if l != cfg.Language {
+				c.cfg.Languages = append(c.cfg.Languages, l)
+			}
+		}
 	}
 	if c.cfg.Location == nil {
 		c.cfg.Location = time.UTC
 	}
 	var err error
-	if c.pages, err = loadPages(deps.Text, c.cfg.Languages); err != nil {
+	if c.pages, err = loadPages(deps.Text, pageLanguages); err != nil {
 		return nil, fmt.Errorf("cannot read the console's pages: %w", err)
 	}
 	if c.ln, err = net.Listen("tcp", cfg.Listen); err != nil {
@@ -242,7 +251,7 @@ func (c *Console) Handler() http.Handler {
 func (c *Console) chooseLanguage(w http.ResponseWriter, r *http.Request) bool {
 	q := r.URL.Query()
 	l := q.Get("lang")
-	if r.Method != http.MethodGet || !slices.Contains(c.cfg.Languages, l) {
+	if r.Method != http.MethodGet || !slices.Contains(pageLanguages, l) {
 		return false
 	}
 	http.SetCookie(w, &http.Cookie{Name: "lang", Value: l, Path: "/", SameSite: http.SameSiteStrictMode, MaxAge: 365 * 24 * 3600})
@@ -267,19 +276,22 @@ func (c *Console) record(ctx context.Context, k edge.Kind, actor string, data an
 
 // lang is the language of a request: chosen, else the browser's, else the site's.
 func (c *Console) lang(r *http.Request) string {
-	if k, err := r.Cookie("lang"); err == nil && slices.Contains(c.cfg.Languages, k.Value) {
+	if k, err := r.Cookie("lang"); err == nil && slices.Contains(pageLanguages, k.Value) {
 		return k.Value
 	}
 	for part := range strings.SplitSeq(r.Header.Get("Accept-Language"), ",") {
 		tag, _, _ := strings.Cut(strings.TrimSpace(part), ";")
 		base, _, _ := strings.Cut(strings.ToLower(tag), "-")
-		for _, l := range c.cfg.Languages {
+		for _, l := range pageLanguages {
 			if lb, _, _ := strings.Cut(strings.ToLower(l), "-"); lb == base {
 				return l
 			}
 		}
 	}
-	return c.cfg.Language
+	if slices.Contains(pageLanguages, c.cfg.Language) {
+		return c.cfg.Language
+	}
+	return "en"
 }
 
 func (c *Console) say(r *http.Request, id string) string { return c.deps.Text.For(c.lang(r)).T(id) }
@@ -307,7 +319,7 @@ func (c *Console) showLanes(w http.ResponseWriter, r *http.Request, message stri
 	data := map[string]any{"Message": message, "Status": c.status(p), "Entries": c.entries(r.Context(), p)}
 	var lanes []panel
 	for _, v := range c.deps.Lanes.Views() {
-		lanes = append(lanes, newPanel(p, v))
+		lanes = append(lanes, c.panel(p, v))
 	}
 	data["Lanes"] = lanes
 	c.render(w, r, "lanes.html", data)
@@ -332,19 +344,36 @@ func (c *Console) live(w http.ResponseWriter, r *http.Request) {
 	defer s.close()
 	p := c.deps.Text.For(c.lang(r))
 	lane := func(v edge.LaneView) error {
-		return s.html("lane", v.Lane, v.Version, "panel", func() any { return newPanel(p, v) })
+		return s.html("lane", v.Lane, v.Version, "panel", func() any { return c.panel(p, v) })
+	}
+	// The journal may be slow; the lanes do not wait for it.
+	var reading sync.WaitGroup
+	defer reading.Wait()
+	read := make(chan []byte, 1)
+	entries := func(size uint64) {
+		// Whoever makes the piece makes it for all who watch: it does not end with
+		// this stream.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), slowReader)
+		defer cancel()
+		b, err := c.piece(s.lang, "entries", "", size, "entries", func() any {
+			if list := c.entries(ctx, p); list != nil {
+				return list
+			}
+			return nil
+		})
+		if err != nil && !errors.Is(err, errNothing) {
+			c.deps.Log.Warn("cannot show the last entries", "err", err)
+		}
+		read <- b
 	}
 	views := c.deps.Lanes.Watch(r.Context())
-	size := c.deps.Journal.Size()
+	size, busy := c.deps.Journal.Size(), false
 	ticked := func() error {
-		if err := s.html("status", "", 0, "status", func() any { return c.status(p) }); err != nil {
-			return err
+		if now := c.deps.Journal.Size(); now != size && !busy {
+			size, busy = now, true
+			reading.Go(func() { entries(now) })
 		}
-		if now := c.deps.Journal.Size(); now != size {
-			size = now
-			return s.html("entries", "", now, "entries", func() any { return c.entries(context.WithoutCancel(r.Context()), p) })
-		}
-		return nil
+		return s.html("status", "", 0, "status", func() any { return c.status(p) })
 	}
 	if ticked() != nil {
 		return
@@ -361,6 +390,13 @@ func (c *Console) live(w http.ResponseWriter, r *http.Request) {
 				return
 			}
 			err = lane(v)
+		case b := <-read:
+			busy = false
+			if b == nil {
+				size = math.MaxUint64 // once more at the next tick
+				break
+			}
+			err = s.write(b)
 		case <-tick.C:
 			err = ticked()
 		}
@@ -396,13 +432,46 @@ func (c *Console) act(w http.ResponseWriter, r *http.Request) {
 		}
 		w.WriteHeader(http.StatusNoContent)
 	case errors.Is(err, edge.ErrLate):
-		c.actRefused(w, r, c.say(r, "console.late"), http.StatusConflict)
+		c.actRefused(w, r, c.late(r, err), http.StatusConflict)
 	case errors.Is(err, edge.ErrForbidden):
 		c.actRefused(w, r, strings.TrimSpace(c.say(r, "console.forbidden")+" "+c.inWords(r, err)), http.StatusForbidden)
 	default:
 		c.deps.Log.Warn("cannot carry out an action", "lane", a.Lane, "action", a.Kind, "err", err)
 		c.actRefused(w, r, c.say(r, "console.failed"), http.StatusUnprocessableEntity)
 	}
+}
+
+// late says that an action came too late, and whose answer counts.
+func (c *Console) late(r *http.Request, err error) string {
+	p := c.deps.Text.For(c.lang(r))
+	var first edge.Late
+	switch {
+	case !errors.As(err, &first):
+		return p.T("console.late")
+	case first.By == actorOf(r):
+		return p.T("console.late_own", "What", p.T("outcome."+string(first.Outcome)))
+	case first.By == "system":
+		return p.T("console.late_time", "What", p.T("outcome."+string(first.Outcome)))
+	}
+	return p.T("console.late_by", "Who", c.actorName(r.Context(), p, first.By), "What", p.T("outcome."+string(first.Outcome)))
+}
+
+// actorName is what the guards call an actor: by name where it is one of them.
+func (c *Console) actorName(ctx context.Context, p *text.Printer, actor string) string {
+	role, number, _ := strings.Cut(actor, ":")
+	n, err := strconv.ParseInt(number, 10, 64)
+	switch {
+	case number == "panel":
+		return p.T("console.panel")
+	case err != nil:
+		return actor
+	}
+	if c.deps.People != nil {
+		if who, err := c.deps.People.Get(ctx, n); err == nil && string(who.Role) == role {
+			return who.Name
+		}
+	}
+	return word(p, "role.", role) + " " + number
 }
 
 // actRefused says why an action was not done: to the page's script, or on the
@@ -417,7 +486,7 @@ func (c *Console) actRefused(w http.ResponseWriter, r *http.Request, message str
 }
 
 var kinds = []edge.ActionKind{edge.ActAdmit, edge.ActDeny, edge.ActRemeasure, edge.ActReading, edge.ActSecond, edge.ActConfirm, edge.ActAside,
-	edge.ActRecall, edge.ActPlusOne, edge.ActPresent, edge.ActCall, edge.ActCancel, edge.ActLanguage, edge.ActClose, edge.ActOpen}
+	edge.ActRecall, edge.ActPlusOne, edge.ActPresent, edge.ActCall, edge.ActComing, edge.ActCancel, edge.ActLanguage, edge.ActClose, edge.ActOpen}
 
 // parseAction reads an action from a form. What it refuses is an edge.Refusal.
 func parseAction(r *http.Request) (edge.Action, error) {

@@ -596,7 +596,7 @@ func TestPieces(t *testing.T) {
 	if got := get("zh-Hans", 2, nil); !strings.Contains(got, "还没有记录") {
 		t.Errorf("%s", got)
 	}
-	c.pieces["en\x00entries\x00"] = piece{2, time.Now().Add(-fresh), []byte("stale")}
+	c.pieces["en\x00entries\x00"] = &piece{version: 2, made: time.Now().Add(-fresh), event: []byte("stale")}
 	if got := get("en", 2, []line{{What: "third"}}); !strings.Contains(got, "third") {
 		t.Errorf("%s", got)
 	}

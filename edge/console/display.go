@@ -104,28 +104,34 @@ func newSign(t *text.Catalogue, site []string, v edge.LaneView) sign {
 		// A lamp that is tried, or a barrier that stands open, calls nobody through.
 		id, s = "display.closed", "closed"
 	}
-	out := sign{Sign: s, Voice: spoken[id], Turn: v.Current != nil && v.Current.Unknown && lang == "" && s == "stop"}
-	seen := map[string]bool{}
-	for _, l := range append(clean(lang), site...) {
-		p := t.For(l)
-		if seen[p.Language()] {
-			continue
-		}
-		seen[p.Language()] = true
-		dir := "ltr"
-		if p.RTL() {
-			dir = "rtl"
-		}
-		w := words{Lang: p.Language(), Dir: dir, Text: p.T(id)}
+	out := sign{Sign: s, Voice: spoken[id], Turn: v.Current != nil && v.Current.Unknown && lang == "" && s == "stop", Words: inEach(t, append(clean(lang), site...), id)}
+	for i := range out.Words {
+		w := &out.Words[i]
 		if party > 0 {
-			w.Text = p.T("display.party", "Count", party)
+			w.Text = t.For(w.Lang).T("display.party", "Count", party)
 		}
 		// What to do next, in the rule's own words: another gate, an office.
 		if s == "stop" && v.Current != nil && v.Current.Say[w.Lang] != "" {
 			w.Text = v.Current.Say[w.Lang]
 			out.Voice = "" // what is heard must not differ from what is read
 		}
-		out.Words = append(out.Words, w)
+	}
+	return out
+}
+
+// inEach is a message in languages, each once.
+func inEach(t *text.Catalogue, languages []string, id string) []words {
+	var out []words
+	for _, l := range languages {
+		p := t.For(l)
+		if slices.ContainsFunc(out, func(w words) bool { return w.Lang == p.Language() }) {
+			continue
+		}
+		dir := "ltr"
+		if p.RTL() {
+			dir = "rtl"
+		}
+		out = append(out, words{Lang: p.Language(), Dir: dir, Text: p.T(id)})
 	}
 	return out
 }
@@ -240,7 +246,9 @@ func (c *Console) display(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
-	c.render(w, r, "display.html", map[string]any{"Lane": v.Lane, "Sign": c.sign(v), "Time": c.wallClock(), "Tips": c.tips(), "Rules": c.rulesAddress(r)})
+	c.render(w, r, "display.html", map[string]any{"Lane": v.Lane, "Sign": c.sign(v), "Time": c.wallClock(), "Tips": c.tips(),
+		// While the gate is away nobody knows what the last sign is worth.
+		"Away": inEach(c.deps.Text, c.cfg.Languages, "display.stop"), "Rules": c.rulesAddress(r)})
 }
 
 // anyDisplay is for a screen that was not told which lane it stands at: the first.

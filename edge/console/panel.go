@@ -27,7 +27,7 @@ type page struct {
 }
 
 func (c *Console) page(r *http.Request, lang string, data any) page {
-	out := page{Lang: lang, Gate: c.cfg.Gate, Languages: c.cfg.Languages, Path: r.URL.Path, Data: data, session: loggedOf(r).token, once: c.once}
+	out := page{Lang: lang, Gate: c.cfg.Gate, Languages: pageLanguages, Path: r.URL.Path, Data: data, session: loggedOf(r).token, once: c.once}
 	if p := personOf(r); p.Role != "" {
 		out.Person = &p
 	}
@@ -105,8 +105,22 @@ type person struct {
 	Obligations         []string
 	Left                int64 // milliseconds until the step times out, 0 = none
 	Calls               int
+	By                  string // who has answered
+	ID                  uint64
 	Buttons             []button
 	More                []button // beyond the first four answers
+	Languages           []button // of the display
+}
+
+// Seconds are those left when the piece was made; a page without its script
+// shows no others.
+func (p person) Seconds() int64 { return (p.Left + 999) / 1000 }
+
+// call is a guard's call for help.
+type call struct {
+	ID       uint64
+	By, Time string
+	Button   button
 }
 
 // panel is a lane as the guard sees it.
@@ -122,7 +136,43 @@ type panel struct {
 	Last                         string
 	Test                         string // what is tried here now
 	Console                      bool   // people are found on the console here
+	Help                         []call
 	Buttons                      []button
+}
+
+// Rings is what a screen calls the guard for: referrals and presses of the call
+// button, each by a word that is new when it must sound.
+func (p panel) Rings() string {
+	var out []string
+	of := func(x person, waits bool) {
+		if waits || x.Calls > 0 {
+			out = append(out, fmt.Sprint(x.ID, ".", x.Calls))
+		}
+	}
+	if p.Current != nil {
+		of(*p.Current, p.Class == string(edge.LaneReferred))
+	}
+	for _, x := range p.Parked {
+		of(x, true)
+	}
+	return strings.Join(out, " ")
+}
+
+// panel is a lane with the names of those who have answered or call for help.
+func (c *Console) panel(p *text.Printer, v edge.LaneView) panel {
+	out := newPanel(p, v)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if x := out.Current; x != nil && x.By == "system" {
+		x.By = p.T("console.timed_out")
+	} else if x != nil && x.By != "" {
+		x.By = p.T("console.answered_by", "Who", c.actorName(ctx, p, x.By))
+	}
+	for i := range out.Help {
+		out.Help[i].By = p.T("console.help_from", "Who", c.actorName(ctx, p, out.Help[i].By))
+		out.Help[i].Time = v.Help[i].At.In(c.cfg.Location).Format("15:04")
+	}
+	return out
 }
 
 // identities are the ways to check who somebody is.
@@ -153,15 +203,14 @@ func newPanel(p *text.Printer, v edge.LaneView) panel {
 	if l := v.Last; l != nil && v.Current == nil {
 		out.Last = strings.Join(clean(who(p, *l), outcomeWord(p, *l)), " · ")
 	}
-	call := button{Kind: edge.ActCall, Label: p.T("console.call"), Key: "h", Class: "quiet", Lane: v.Lane}
-	if v.Current != nil {
-		call.Presentation = v.Current.ID
+	for _, h := range v.Help {
+		out.Help = append(out.Help, call{ID: h.ID, By: h.By, Button: button{Kind: edge.ActComing, Label: p.T("console.coming"), Key: "y", Class: "main", Lane: v.Lane, Presentation: h.ID}})
 	}
-	out.Buttons = append(out.Buttons, call)
+	out.Buttons = append(out.Buttons, button{Kind: edge.ActCall, Label: p.T("console.call"), Key: "h", Class: "quiet", Lane: v.Lane})
 	if v.State == edge.LaneClosed {
-		out.Buttons = append(out.Buttons, button{Kind: edge.ActOpen, Label: p.T("console.open_lane"), Class: "quiet", Lane: v.Lane})
+		out.Buttons = append(out.Buttons, button{Kind: edge.ActOpen, Label: p.T("console.open_lane"), Key: "o", Class: "quiet", Lane: v.Lane})
 	} else {
-		out.Buttons = append(out.Buttons, button{Kind: edge.ActClose, Label: p.T("console.close_lane"), Class: "quiet", Lane: v.Lane})
+		out.Buttons = append(out.Buttons, button{Kind: edge.ActClose, Label: p.T("console.close_lane"), Key: "o", Class: "quiet", Lane: v.Lane})
 	}
 	return out
 }
@@ -186,7 +235,7 @@ func outcomeWord(p *text.Printer, v edge.PresentationView) string {
 }
 
 func newPerson(p *text.Printer, v edge.LaneView, x edge.PresentationView, parked bool) person {
-	out := person{Who: who(p, x), Outcome: outcomeWord(p, x), Class: string(x.Outcome), Authority: x.Authority, Calls: x.Calls}
+	out := person{Who: who(p, x), Outcome: outcomeWord(p, x), Class: string(x.Outcome), Authority: x.Authority, Calls: x.Calls, By: x.By, ID: x.ID}
 	if x.Pass != nil {
 		out.Door = strings.Join(clean(x.Pass.Building, x.Pass.Unit), " ")
 		out.Category = word(p, "category.", x.Pass.Category)
@@ -208,11 +257,33 @@ func newPerson(p *text.Printer, v edge.LaneView, x edge.PresentationView, parked
 	if !x.Deadline.IsZero() {
 		out.Left = max(1, time.Until(x.Deadline).Milliseconds())
 	}
-	out.Buttons = buttons(p, v, x, parked)
-	if answers := countAnswers(out.Buttons); answers > 4 {
-		out.Buttons, out.More = append(slices.Clone(out.Buttons[:4]), out.Buttons[answers:]...), out.Buttons[4:answers]
+	for _, b := range buttons(p, v, x, parked) {
+		if b.Kind == edge.ActLanguage {
+			out.Languages = append(out.Languages, b)
+		} else {
+			out.Buttons = append(out.Buttons, b)
+		}
 	}
+	if answers := countAnswers(out.Buttons); answers > 4 {
+		out.Buttons, out.More = append(slices.Clone(out.Buttons[:4]), out.Buttons[answers:]...), slices.Clone(out.Buttons[4:answers])
+	}
+	number(out.Buttons[:min(4, countAnswers(out.Buttons))])
+	number(out.More)
+	number(out.Languages)
 	return out
+}
+
+// groupKeys are the keys of a group of buttons, in their order. H, L and W mean
+// the same everywhere on the page.
+const groupKeys = "123456789abcdefgijkmnopqrstuvxyz"
+
+// number gives the buttons of a group their keys: the digits first.
+func number(group []button) {
+	for i := range group {
+		if i < len(groupKeys) {
+			group[i].Key = groupKeys[i : i+1]
+		}
+	}
 }
 
 func countAnswers(b []button) int {
@@ -263,11 +334,13 @@ func buttons(p *text.Printer, v edge.LaneView, x edge.PresentationView, parked b
 		b.Lane, b.Presentation = v.Lane, x.ID
 		out = append(out, b)
 	}
-	open := x.State == edge.LaneReferred || x.State == edge.LaneDenied
+	// What somebody has answered is shown until it ends by itself; nothing can be
+	// done about it any more.
+	open := x.By == "" && (x.State == edge.LaneReferred || x.State == edge.LaneDenied)
 	measuring := x.State == edge.LaneMeasuring
 	if open {
-		for i, a := range x.Answers {
-			answer(p, x, a, strconv.Itoa(i+1), add)
+		for _, a := range x.Answers {
+			answer(p, x, a, add)
 		}
 	}
 	if x.State == edge.LaneReferred || measuring {
@@ -291,12 +364,12 @@ func buttons(p *text.Printer, v edge.LaneView, x edge.PresentationView, parked b
 			add(button{Kind: edge.ActPlusOne, Label: p.T("console.plus_one"), Key: "p"})
 		}
 		if parked {
-			add(button{Kind: edge.ActRecall, Label: p.T("console.recall")})
+			add(button{Kind: edge.ActRecall, Label: p.T("console.recall"), Key: "b"})
 		}
 		if !parked {
 			for _, l := range displayLanguages {
 				if l.code != x.Language {
-					add(button{Kind: edge.ActLanguage, Text: l.code, Label: l.name, Lang: l.code, Class: "quiet lang"})
+					add(button{Kind: edge.ActLanguage, Text: l.code, Label: l.name, Lang: l.code, Class: "quiet"})
 				}
 			}
 		}
@@ -311,8 +384,8 @@ func buttons(p *text.Printer, v edge.LaneView, x edge.PresentationView, parked b
 
 // answer makes the buttons of one admit reason: pressing one says what the
 // policy asks for, so that one touch is enough.
-func answer(p *text.Printer, x edge.PresentationView, a edge.Answer, key string, add func(button)) {
-	b := button{Kind: edge.ActAdmit, Reason: a.Reason, Label: word(p, "answer.", string(a.Reason)), Key: key, Class: "admit", Second: a.Two}
+func answer(p *text.Printer, x edge.PresentationView, a edge.Answer, add func(button)) {
+	b := button{Kind: edge.ActAdmit, Reason: a.Reason, Label: word(p, "answer.", string(a.Reason)), Class: "admit", Second: a.Two}
 	for _, n := range a.Needs {
 		switch n {
 		case "proof":
@@ -327,12 +400,9 @@ func answer(p *text.Printer, x edge.PresentationView, a edge.Answer, key string,
 		add(b)
 		return
 	}
-	for i, id := range identities {
+	for _, id := range identities {
 		one := b
 		one.Identity, one.Label = id, b.Label+" · "+p.T("identity."+id)
-		if i > 0 {
-			one.Key = ""
-		}
 		add(one)
 	}
 }

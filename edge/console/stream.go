@@ -3,8 +3,10 @@ package console
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
+	"sync"
 	"time"
 )
 
@@ -20,6 +22,7 @@ type stream struct {
 // piece is a part of a page as it was last made. Fifty tablets that watch one
 // lane get the same bytes: made once, sent fifty times.
 type piece struct {
+	mu      sync.Mutex // held while it is made, so that it is made once; by nobody who waits for another piece
 	version uint64
 	made    time.Time
 	event   []byte
@@ -33,7 +36,7 @@ const fresh = 200 * time.Millisecond
 // often a display hears that the gate is there.
 const (
 	slowReader = 5 * time.Second
-	heartbeat  = 5 * time.Second
+	heartbeat  = 2 * time.Second
 )
 
 // stream begins a stream of server-sent events, or refuses it and is nil.
@@ -100,21 +103,35 @@ func (s *stream) html(event, id string, version uint64, name string, data func()
 	return s.write(b)
 }
 
+// errNothing is a piece whose data could not be read.
+var errNothing = errors.New("there is nothing to show")
+
 func (c *Console) piece(lang, event, id string, version uint64, name string, data func() any) ([]byte, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	key := lang + "\x00" + event + "\x00" + id
-	if p, ok := c.pieces[key]; ok && p.version == version && time.Since(p.made) < fresh {
+	c.mu.Lock()
+	p := c.pieces[key]
+	if p == nil {
+		p = &piece{}
+		c.pieces[key] = p
+	}
+	c.mu.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.event != nil && p.version == version && time.Since(p.made) < fresh {
 		return p.event, nil
 	}
+	d := data()
+	if d == nil {
+		return nil, errNothing
+	}
 	var b bytes.Buffer
-	if err := c.pages[lang].ExecuteTemplate(&b, name, data()); err != nil {
+	if err := c.pages[lang].ExecuteTemplate(&b, name, d); err != nil {
 		return nil, err
 	}
 	e, err := encode(event, map[string]any{"id": id, "version": version, "html": b.String()})
 	if err != nil {
 		return nil, err
 	}
-	c.pieces[key] = piece{version, time.Now(), e}
+	p.version, p.made, p.event = version, time.Now(), e
 	return e, nil
 }
