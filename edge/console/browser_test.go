@@ -114,7 +114,7 @@ func shift(t *testing.T, lang, late string) {
 	run(t, ctx, "typing once more", chromedp.SendKeys(input, "38"))
 	v.Current.ID = 55
 	s.set(v)
-	wait(t, ctx, `document.querySelector('.lane.referred [name=presentation]').value === "55" && document.querySelector(`+"`"+`.lane.referred input[name=value]`+"`"+`).value === ""`)
+	wait(t, ctx, `document.querySelector('.lane.referred [name=presentation]').value === "55" && document.querySelector(`+"`"+`.lane.referred input[name=value]`+"`"+`).value === "" && !document.querySelector(".lane[data-fresh]")`)
 
 	s.mu.Lock()
 	s.refuse = edge.ErrLate

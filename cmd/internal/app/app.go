@@ -171,7 +171,7 @@ func Build(ctx context.Context, cfg *config.Gate, o Options) (_ *App, err error)
 		if err != nil {
 			return nil, err
 		}
-		if a.Console, err = console.New(console.Config{Listen: cfg.Console.Listen, Gate: cfg.Name, Language: cfg.Language, Location: cfg.Location, Certificates: certs,
+		if a.Console, err = console.New(console.Config{Listen: cfg.Console.Listen, Gate: cfg.Name, Language: cfg.Language, Languages: cfg.Languages, Location: cfg.Location, Certificates: certs,
 			Tips: tips, Volume: loudness(cfg.Console.Volume)}, deps); err != nil {
 			return nil, err
 		}

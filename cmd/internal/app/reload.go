@@ -64,6 +64,7 @@ func needsRestart(was, is *config.Gate) []string {
 	differs("areas", was.Areas, is.Areas)
 	differs("timezone", was.Timezone, is.Timezone)
 	differs("language", was.Language, is.Language)
+	differs("languages", was.Languages, is.Languages)
 	differs("state", was.State, is.State)
 	differs("keys", was.Keys, is.Keys)
 	differs("sync", was.Sync, is.Sync)

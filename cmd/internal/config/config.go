@@ -29,12 +29,13 @@ type Gate struct {
 	Name      string            `yaml:"name"` // for people; the gate's id when empty
 	Level     edge.Level        `yaml:"level"`
 	Area      string            `yaml:"area"`
-	Areas     map[string]string `yaml:"areas"`    // what areas are called, for people
-	Timezone  string            `yaml:"timezone"` // IANA name
-	Language  string            `yaml:"language"` // of the site: BCP 47
-	State     string            `yaml:"state"`    // folder of the databases and keys
-	Policy    string            `yaml:"policy"`   // file in force until the server sends one
-	Superior  []string          `yaml:"superior"` // policies above it, the highest first
+	Areas     map[string]string `yaml:"areas"`     // what areas are called, for people
+	Timezone  string            `yaml:"timezone"`  // IANA name
+	Language  string            `yaml:"language"`  // of the site: BCP 47
+	Languages []string          `yaml:"languages"` // of the resident's display, in their order; the site's, Chinese and English when empty
+	State     string            `yaml:"state"`     // folder of the databases and keys
+	Policy    string            `yaml:"policy"`    // file in force until the server sends one
+	Superior  []string          `yaml:"superior"`  // policies above it, the highest first
 	Keys      Keys              `yaml:"keys"`
 
 	Sync    Sync    `yaml:"sync"`
@@ -363,6 +364,7 @@ func Parse(path string, src []byte) (*Gate, error) {
 		bad(root.At("lanes"), "must be given: a gate has at least one lane")
 	}
 	g.checkExclusive(&errs)
+	g.checkLanguages(root, &errs)
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}

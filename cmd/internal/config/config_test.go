@@ -89,6 +89,8 @@ func TestErrors(t *testing.T) {
 		{"id", "gate: g", "gate: East Gate", `gate: "East Gate" must be of a-z`},
 		{"passage", "passage: main", "passage: mian", `no passage is called "mian", did you mean "main"?`},
 		{"direction", "direction: in", "direction: up", `"up" is not one of in, out`},
+		{"a display's language", "site: s", "site: s\nlanguages: [en, de]", `"de" is not one of the display's languages: zh-Hans, en, ja`},
+		{"a language twice", "site: s", "site: s\nlanguages: [en, ko, en]", `"en" is there twice`},
 		{"zone", "site: s", "site: s\ntimezone: Bejing", `"Bejing" is not a time zone's name`},
 		{"no barrier", "{name: main, barrier: none}", "{name: main}", `barrier: must be given`},
 		{"barrier word", "barrier: none", "barrier: relay", `"relay" is neither a mapping with a driver nor none`},

@@ -3,11 +3,14 @@ package config
 import (
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/goccy/go-yaml"
 
 	"gatehouse/device/options"
+	"gatehouse/edge/text"
 )
 
 // checkDisplay checks what concerns the resident's display.
@@ -19,6 +22,19 @@ func (g *Gate) checkDisplay(n options.Node, errs *[]error) {
 		}
 		if percent < 0 || percent > 100 {
 			*errs = append(*errs, at.Errorf("%d is not between 0 and 100", percent))
+		}
+	}
+}
+
+// checkLanguages checks that the display has what it is to show.
+func (g *Gate) checkLanguages(root options.Node, errs *[]error) {
+	known := text.Languages()
+	for i, l := range g.Languages {
+		switch {
+		case !slices.Contains(known, l):
+			*errs = append(*errs, root.At("languages").Errorf("%q is not one of the display's languages: %s", l, strings.Join(known, ", ")))
+		case slices.Contains(g.Languages[:i], l):
+			*errs = append(*errs, root.At("languages").Errorf("%q is there twice", l))
 		}
 	}
 }

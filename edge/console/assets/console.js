@@ -104,9 +104,11 @@ function replace(old, html) {
 // A touch or key that comes right after somebody new has stepped up was meant for
 // the one before.
 const RIGHT_AFTER = 400;
-const stepped = new Map(); // lane -> when
-function tooSoon(lane, presentation) {
-  return lane && presentation === lane.dataset.now && performance.now() - (stepped.get(lane.dataset.lane) ?? -Infinity) < RIGHT_AFTER;
+function laneOf(id) { return document.querySelector(`.lane[data-lane="${CSS.escape(id)}"]`); }
+function steppedUp(lane) {
+  const now = lane.dataset.now;
+  lane.dataset.fresh = "";
+  setTimeout(() => { const l = laneOf(lane.dataset.lane); if (l?.dataset.now === now) delete l.dataset.fresh; }, RIGHT_AFTER);
 }
 
 addEventListener("submit", async (e) => {
@@ -114,7 +116,7 @@ addEventListener("submit", async (e) => {
   if (!form.matches("form.act")) return;
   e.preventDefault();
   const button = form.querySelector("button");
-  if (tooSoon(form.closest(".lane"), form.elements.presentation?.value)) { say(document.body.dataset.wait); return; }
+  if (form.closest(".lane[data-fresh] .current")) { say(document.body.dataset.wait); return; }
   button.disabled = true;
   try {
     const r = await fetch("/act", { method: "POST", body: new URLSearchParams(new FormData(form)), headers: { Accept: "application/json" }, signal: AbortSignal.timeout(5000) });
@@ -189,7 +191,7 @@ addEventListener("keydown", (e) => {
   // The lane may change while it waits: the key keeps to what it meant.
   const lane = b.closest(".lane")?.dataset.lane, name = nameOf(b);
   pending = setTimeout(() => {
-    const now = b.isConnected ? b : find(document.querySelector(`.lane[data-lane="${CSS.escape(lane ?? "")}"]`) ?? document, name);
+    const now = b.isConnected ? b : find(laneOf(lane ?? "") ?? document, name);
     if (now) press(now); else say(document.body.dataset.wait ?? "");
   }, BURST);
 }, true);
@@ -197,7 +199,7 @@ addEventListener("keydown", (e) => {
 // A stream is kept up: one that is silent for longer than the gate ever is, is
 // dead, whatever the browser thinks of it (a tablet that slept, a radio that
 // forgot it). What is shown is old until the first event of the next.
-const SILENCE = 6000;
+const SILENCE = 6000, FIRST = 4000; // milliseconds; the first event comes at once
 function listen(url, handlers) {
   let source, timer, heard;
   const lost = () => {
@@ -210,7 +212,7 @@ function listen(url, handlers) {
     const s = source = new EventSource(url);
     heard = Date.now();
     clearTimeout(timer);
-    timer = setTimeout(() => { lost(); open(); }, SILENCE);
+    timer = setTimeout(() => { lost(); open(); }, FIRST);
     for (const [name, f] of Object.entries(handlers)) s.addEventListener(name, (e) => {
       if (s !== source) return;
       if (document.body.classList.contains("lost")) { document.body.classList.remove("lost"); say(""); }
@@ -271,11 +273,12 @@ if (document.body.dataset.live) {
   setInterval(help, 4000);
   listen(document.body.dataset.live, {
     lane: unpressed(({ id, html }) => {
-      const old = document.querySelector(`.lane[data-lane="${CSS.escape(id)}"]`);
+      const old = laneOf(id);
       if (!old) { location.reload(); return; }
       const before = old.dataset.now, calls = old.querySelectorAll(".help").length;
       const lane = replace(old, html);
-      if (before && lane.dataset.now && lane.dataset.now !== before) stepped.set(id, performance.now());
+      if (before && lane.dataset.now && lane.dataset.now !== before) steppedUp(lane);
+      else if (before === lane.dataset.now && "fresh" in old.dataset) lane.dataset.fresh = "";
       const rings = lane.dataset.rings.split(" ");
       if (lane.querySelectorAll(".help").length > calls) help();
       else if (rings.some((r) => r && !rung.get(id)?.includes(r))) ring(REFERRAL);
