@@ -7,6 +7,7 @@ package main
 import (
 	"fmt"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/chromedp/chromedp"
@@ -135,7 +136,6 @@ func buttons(t *testing.T, tn *town, b *tablet, press func(*tablet, testing.TB, 
 		{"second instrument, above", estate.Fever, "resident", []string{"kind", "second"}, "38.4", map[string]string{"action": "second", "band": "above"}, cancel},
 		{"no mask", estate.Fever, "resident", []string{"kind", "confirm", "field", "mask"}, "", map[string]string{"action": "confirm", "field": "mask", "value": "no"}, cancel},
 		{"one more", estate.Fever, "resident", []string{"kind", "plus_one"}, "", map[string]string{"action": "plus_one"}, cancel},
-		{"call for help", estate.Fever, "resident", []string{"kind", "call"}, "", map[string]string{"action": "call"}, cancel},
 		{"measure again", estate.Fever, "resident", []string{"kind", "remeasure"}, "", map[string]string{"action": "remeasure"}, func(t *testing.T, id uint64) {
 			tn.until(t, tn.east, lane, "referred again", func(v edge.LaneView) bool {
 				return v.Current != nil && v.Current.State == edge.LaneReferred && v.Current.Temperature.Tries > 0
@@ -177,6 +177,16 @@ func buttons(t *testing.T, tn *town, b *tablet, press func(*tablet, testing.TB, 
 		press(b, t, form(lane, p.ID, "kind", "language", "text", other))
 		tn.until(t, tn.east, lane, "told in "+other, func(v edge.LaneView) bool { return v.Current != nil && v.Current.Language == other })
 		cancel(t, p.ID)
+	})
+	t.Run("call for help", func(t *testing.T) {
+		from := tn.east.app.Journal.Size()
+		press(b, t, form(lane, 0, "kind", "call"))
+		tn.entry(t, tn.east, from, "the call for help", func(e *edge.Entry) bool {
+			return e.Kind == edge.KindAlert && e.Actor == b.actor && strings.Contains(string(e.Data), `"alert":"help"`)
+		})
+		v := tn.until(t, tn.east, lane, "calls for help", func(v edge.LaneView) bool { return len(v.Help) == 1 })
+		press(b, t, form(lane, v.Help[0].ID, "kind", "coming"))
+		tn.entry(t, tn.east, from, "that somebody is coming", action(b.actor, 0, map[string]string{"action": "coming", "to": b.actor}))
 	})
 	t.Run("close and open", func(t *testing.T) {
 		for _, c := range []struct {

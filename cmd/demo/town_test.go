@@ -410,7 +410,7 @@ func (b *tablet) find(t testing.TB, form string) (x, y float64) {
 	}
 	b.wait(t, "offers "+form, fmt.Sprintf(`(() => {
 		const button = document.querySelector(%q)?.querySelector("button");
-		if (!button || button.disabled) return false;
+		if (!button || button.disabled || button.closest(".lane[data-fresh]")) return false;
 		for (let d = button.closest("details"); d; d = d.parentElement.closest("details")) d.open = true;
 		button.scrollIntoView({block: "center"});
 		const r = button.getBoundingClientRect();
