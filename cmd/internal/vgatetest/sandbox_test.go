@@ -81,7 +81,7 @@ lanes: [{name: in, passage: main, direction: in, scanner: console, thermometer: 
 	if err := os.WriteFile("/run/systemd/system/gatehouse-recovery-key.service.d/screen.conf", []byte("[Service]\nExecCondition=\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	sh(t, "systemctl daemon-reload && systemctl start gatehouse-recovery-key")
+	sh(t, "systemctl daemon-reload && systemctl start gatehouse-recovery-key || { journalctl -b --no-pager -u gatehouse-recovery-key; exit 1; }")
 	if out := sh(t, "tr -d '\\0' </dev/vcs1"); !strings.Contains(out, "AGE-SECRET-KEY-1") {
 		t.Errorf("the screen shows %q", out)
 	}
