@@ -30,7 +30,7 @@ func browser(t *testing.T) context.Context {
 	t.Cleanup(func() { _ = chromedp.Cancel(ctx); cancel() })
 	// The browser lives as long as the context of its first action.
 	run(t, ctx, "start", chromedp.Navigate("about:blank"))
-	ctx, end := context.WithTimeout(ctx, 2*time.Minute)
+	ctx, end := context.WithTimeout(ctx, 5*time.Minute)
 	t.Cleanup(end)
 	return ctx
 }
@@ -148,36 +148,25 @@ func TestScreenshots(t *testing.T) {
 	if *screenshots == "" {
 		t.Log("no folder for pictures was given")
 	}
-	s := newStreet()
-	c := newConsole(t, s)
-	quick(c)
-	base := serve(t, c)
-	ctx := browser(t)
-	login(t, ctx, base, "7")
-	for _, size := range []struct {
-		name string
-		w, h int64
-	}{{"tablet", 1280, 800}, {"phone", 390, 844}, {"kiosk", 800, 480}} {
-		for _, lang := range []string{"zh-Hans", "en"} {
-			for _, theme := range []string{"light", "dark"} {
-				for page, path := range map[string]string{"lanes": "/", "passes": "/passes?name=x", "devices": "/devices", "display": "/display/east-in", "journal": "/journal", "entry": "/journal/1", "rules": "/rules", "enter": "/enter", "relief": "/relief", "me": "/me"} {
-					run(t, ctx, page, chromedp.EmulateViewport(size.w, size.h), chromedp.Navigate(base+"/?lang="+lang), chromedp.Navigate(base+path))
-					get(t, ctx, "theme", chromedp.Evaluate[string](fmt.Sprintf("document.documentElement.dataset.theme = %q", theme)))
-					wide := get(t, ctx, "width", chromedp.Evaluate[bool](`document.documentElement.scrollWidth > innerWidth + 1`))
-					png := get(t, ctx, page, chromedp.CaptureScreenshot())
-					if get(t, ctx, "lost", chromedp.Evaluate[bool](`document.body.classList.contains("lost")`)) {
-						t.Errorf("%s says that the connection is lost on a %s in %s", page, size.name, lang)
-					}
-					if wide {
-						t.Errorf("%s is wider than a %s in %s", page, size.name, lang)
-					}
-					if *screenshots != "" {
-						if err := os.WriteFile(filepath.Join(*screenshots, fmt.Sprintf("%s-%s-%s-%s.png", page, size.name, lang, theme)), png, 0o644); err != nil {
-							t.Fatal(err)
-						}
-					}
+	gallery(t, func(ctx context.Context, p sheet, lang, theme string) {
+		for _, size := range []struct {
+			name string
+			w, h int64
+		}{{"tablet", 1280, 800}, {"phone", 390, 844}, {"kiosk", 800, 480}} {
+			run(t, ctx, p.name, chromedp.EmulateViewport(size.w, size.h))
+			wide := get(t, ctx, "width", chromedp.Evaluate[bool](`document.documentElement.scrollWidth > innerWidth + 1`))
+			png := get(t, ctx, p.name, chromedp.CaptureScreenshot())
+			if get(t, ctx, "lost", chromedp.Evaluate[bool](`document.body.classList.contains("lost")`)) {
+				t.Errorf("%s says that the connection is lost on a %s in %s", p.name, size.name, lang)
+			}
+			if wide {
+				t.Errorf("%s is wider than a %s in %s", p.name, size.name, lang)
+			}
+			if *screenshots != "" {
+				if err := os.WriteFile(filepath.Join(*screenshots, fmt.Sprintf("%s-%s-%s-%s.png", p.name, size.name, lang, theme)), png, 0o644); err != nil {
+					t.Fatal(err)
 				}
 			}
 		}
-	}
+	})
 }
