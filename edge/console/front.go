@@ -29,6 +29,11 @@ const (
 	silence   = 5 * time.Second
 )
 
+// sendBuffer is what the kernel keeps for one connection. By itself it keeps some
+// megabytes, which are minutes of a lane's changes: for so long nobody would see
+// that a browser does not read.
+const sendBuffer = 64 << 10
+
 func newFront(ln net.Listener, c *tls.Config) *front {
 	return &front{Listener: ln, tls: c, conns: make(chan net.Conn), slots: make(chan struct{}, maxSilent), done: make(chan struct{})}
 }
@@ -47,6 +52,9 @@ func (f *front) run(ctx context.Context) error {
 			// Somebody opens connections and says nothing; the next one may be a guard's.
 			_ = c.Close()
 			continue
+		}
+		if t, ok := c.(*net.TCPConn); ok {
+			_ = t.SetWriteBuffer(sendBuffer) // without it everything works, slower to notice
 		}
 		go func() {
 			defer func() { <-f.slots }()
