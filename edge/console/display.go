@@ -57,6 +57,7 @@ type sign struct {
 	Turn   bool    `json:"turn,omitempty"`   // nobody knows the person's language: the words are shown one after the other
 	Voice  string  `json:"voice,omitempty"`  // the sentence to be heard, by its id; empty = none
 	Volume int     `json:"volume,omitempty"` // percent
+	Ref    *words  `json:"ref,omitempty"`    // by what the person can ask
 }
 
 // spoken are the sentences that there are voice prompts for, by their message's id.
@@ -141,6 +142,13 @@ func (c *Console) sign(v edge.LaneView) sign {
 	s := newSign(c.deps.Text, c.cfg.Languages, v)
 	if s.Voice != "" {
 		s.Volume = volume(c.cfg.Volume, c.now())
+	}
+	if s.Sign == "stop" && v.Current != nil {
+		if ref := c.referenceOf(*v.Current); ref != "" {
+			w := s.Words[0]
+			w.Text = c.deps.Text.For(w.Lang).T("display.reference", "Number", ref)
+			s.Ref = &w
+		}
 	}
 	return s
 }

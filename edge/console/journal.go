@@ -227,6 +227,14 @@ func (c *Console) reference(seq int64) string {
 	return edge.Reference(c.origin(), uint64(seq))
 }
 
+// referenceOf is a person's at a lane who is referred or denied.
+func (c *Console) referenceOf(v edge.PresentationView) string {
+	if v.Outcome != edge.Refer && v.Outcome != edge.Deny {
+		return ""
+	}
+	return c.reference(v.Seq)
+}
+
 // fact is one fact that the decision saw, or one thing that an entry holds.
 type fact struct{ Name, Value string }
 

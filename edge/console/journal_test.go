@@ -166,3 +166,40 @@ func TestFactsHaveWords(t *testing.T) {
 		}
 	}
 }
+
+// Who is referred or denied can ask by a number that the guard and the display show;
+// it says nothing of anybody, and who is let through has none.
+func TestReferenceIsShown(t *testing.T) {
+	s := newStreet()
+	c := newConsole(t, s)
+	c.deps.Origin = func() string { return "c/s/g/0" }
+	ref := edge.Reference("c/s/g/0", 7)
+	body := c.request("GET", "/", nil, c.cookieOf("guard:7")).Body.String()
+	// The one at the lane, and the one who stands aside.
+	if strings.Count(body, "<b>"+ref+"</b>") != 2 {
+		t.Errorf("the lanes show %s %d times", ref, strings.Count(body, ref))
+	}
+	for _, x := range []struct {
+		lang string
+		set  func(*edge.LaneView)
+		want string
+	}{
+		{"", func(*edge.LaneView) {}, "查询号 " + ref},
+		{"", func(v *edge.LaneView) { v.State, v.Current.Outcome = edge.LaneDenied, edge.Deny }, "查询号 " + ref},
+		{"ar", func(v *edge.LaneView) { v.Current.Language = "ar" }, "الرقم المرجعي " + ref},
+		{"", func(v *edge.LaneView) { v.State, v.Current.Outcome = edge.LanePassing, edge.Admit }, ""},
+		{"", func(v *edge.LaneView) { v.Current.Seq = -1 }, ""},
+	} {
+		v := referred()
+		x.set(&v)
+		s.set(v)
+		got := ""
+		if r := c.sign(v).Ref; r != nil {
+			got = r.Text
+		}
+		body := c.request("GET", "/display/east-in", nil, "").Body.String()
+		if got != x.want || !strings.Contains(body, ">"+x.want+"</p>") {
+			t.Errorf("the display says %q, want %q", got, x.want)
+		}
+	}
+}

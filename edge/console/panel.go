@@ -107,6 +107,7 @@ type person struct {
 	Calls               int
 	By                  string // who has answered
 	ID                  uint64
+	Reference           string // by which the person can ask about a referral or denial
 	Buttons             []button
 	More                []button // beyond the first four answers
 	Languages           []button // of the display
@@ -158,9 +159,16 @@ func (p panel) Rings() string {
 	return strings.Join(out, " ")
 }
 
-// panel is a lane with the names of those who have answered or call for help.
+// panel is a lane with the names of those who have answered or call for help, and
+// with references.
 func (c *Console) panel(p *text.Printer, v edge.LaneView) panel {
 	out := newPanel(p, v)
+	if v.Current != nil {
+		out.Current.Reference = c.referenceOf(*v.Current)
+	}
+	for i, x := range v.Parked {
+		out.Parked[i].Reference = c.referenceOf(x)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	if x := out.Current; x != nil && x.By == "system" {
@@ -170,7 +178,7 @@ func (c *Console) panel(p *text.Printer, v edge.LaneView) panel {
 	}
 	for i := range out.Help {
 		out.Help[i].By = p.T("console.help_from", "Who", c.actorName(ctx, p, out.Help[i].By))
-		out.Help[i].Time = v.Help[i].At.In(c.cfg.Location).Format("15:04")
+		out.Help[i].Time = p.Clock(v.Help[i].At.In(c.cfg.Location))
 	}
 	return out
 }

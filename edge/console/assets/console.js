@@ -329,7 +329,11 @@ if (document.body.dataset.display) {
     return setInterval(next, 3000);
   };
   if (tips?.children.length) { turn([...tips.children]); }
-  const show = ({ sign, words, turn: inTurn, voice, volume }) => {
+  const show = ({ sign, words, turn: inTurn, voice, volume, ref }) => {
+    const by = document.getElementById("ref");
+    by.textContent = ref?.Text ?? "";
+    by.lang = ref?.Lang ?? "";
+    by.dir = ref?.Dir ?? "";
     document.body.className = "display " + sign + (inTurn ? " turn" : "");
     for (const p of box.querySelectorAll("p")) p.remove();
     for (const w of words) {
