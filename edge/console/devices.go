@@ -65,10 +65,10 @@ func (c *Console) showDevices(w http.ResponseWriter, r *http.Request, data map[s
 		s := syncLine{SyncStatus: c.deps.Sync()}
 		s.Error = troubleInWords(p, s.Error)
 		if !s.SyncStatus.Since.IsZero() {
-			s.Since = p.LatelySeconds(s.SyncStatus.Since.In(c.cfg.Location), c.now())
+			s.Since = p.LatelySeconds(c.gateTime(s.SyncStatus.Since), c.now())
 		}
 		if !s.LastReceipt.IsZero() {
-			s.Receipt, s.Ago = p.LatelySeconds(s.LastReceipt.In(c.cfg.Location), c.now()), p.Ago(time.Since(s.LastReceipt))
+			s.Receipt, s.Ago = p.LatelySeconds(c.gateTime(s.LastReceipt), c.now()), p.Ago(time.Since(s.LastReceipt))
 		}
 		data["Sync"] = s
 	}
@@ -100,10 +100,10 @@ func (c *Console) deviceRow(p *text.Printer, d edge.DeviceHealth) deviceRow {
 	d.LastError = troubleInWords(p, d.LastError)
 	x := deviceRow{DeviceHealth: d, Name: c.deviceName(p, d.Serves), Is: p.T("device." + string(d.State)), Bad: faulty(d.State)}
 	if !d.Since.IsZero() {
-		x.Since = p.Lately(d.Since.In(c.cfg.Location), c.now())
+		x.Since = p.Lately(c.gateTime(d.Since), c.now())
 	}
 	if !d.LastRead.IsZero() {
-		x.Read = p.LatelySeconds(d.LastRead.In(c.cfg.Location), c.now())
+		x.Read = p.LatelySeconds(c.gateTime(d.LastRead), c.now())
 	}
 	var counts []string
 	for name, n := range d.Detail {
@@ -212,7 +212,7 @@ func (c *Console) rawViews(r *http.Request) []rawView {
 			v.State, v.Bad = p.T("device."+string(h.State)), faulty(h.State)
 		}
 		for _, x := range slices.Backward(d.Last) {
-			v.Lines = append(v.Lines, rawLine{Time: x.At.In(c.cfg.Location).Format("15:04:05.0"), Text: rawText(p, x, full), Bad: x.Err != ""})
+			v.Lines = append(v.Lines, rawLine{Time: c.gateTime(x.At).Format("15:04:05.0"), Text: rawText(p, x, full), Bad: x.Err != ""})
 		}
 		out[i] = v
 	}

@@ -160,6 +160,12 @@ func (c *Console) now() time.Time {
 	return time.Now().In(c.cfg.Location)
 }
 
+// gateTime is what the gate's clock said when the machine's said t: drivers and the
+// link date by the machine's, which may be years away.
+func (c *Console) gateTime(t time.Time) time.Time {
+	return c.now().Add(-time.Since(t)).Round(100 * time.Millisecond)
+}
+
 // at is a time of an entry or a pass (UTC ms) as the site's walls have it.
 func (c *Console) at(ms int64) time.Time { return time.UnixMilli(ms).In(c.cfg.Location) }
 

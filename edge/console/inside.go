@@ -77,7 +77,7 @@ func (c *Console) showInside(w http.ResponseWriter, r *http.Request, data map[st
 		if s := c.deps.Sync(); !s.Connected {
 			data["Cut"] = p.T("inside.never_heard")
 			if !s.LastReceipt.IsZero() {
-				data["Cut"] = p.T("inside.cut", "Since", p.Lately(s.LastReceipt.In(c.cfg.Location), now))
+				data["Cut"] = p.T("inside.cut", "Since", p.Lately(c.gateTime(s.LastReceipt), now))
 			}
 		}
 	}

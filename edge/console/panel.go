@@ -178,7 +178,7 @@ func (c *Console) panel(p *text.Printer, v edge.LaneView) panel {
 	}
 	for i := range out.Help {
 		out.Help[i].By = p.T("console.help_from", "Who", c.actorName(ctx, p, out.Help[i].By))
-		out.Help[i].Time = p.Clock(v.Help[i].At.In(c.cfg.Location))
+		out.Help[i].Time = p.Clock(c.gateTime(v.Help[i].At))
 	}
 	return out
 }
