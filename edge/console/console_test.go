@@ -139,8 +139,15 @@ func (s *street) did() []edge.Action {
 	return append([]edge.Action(nil), s.actions...)
 }
 
-func (s *street) Size() uint64 { return uint64(len(s.lines)) }
+func (s *street) Size() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return uint64(len(s.lines))
+}
+
 func (s *street) Read(_ context.Context, from uint64, n, _ int) ([]edge.Stored, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	return s.lines[from:min(uint64(len(s.lines)), from+uint64(n))], nil
 }
 
