@@ -28,7 +28,38 @@ import (
 	"gatehouse/sync/wire"
 )
 
-const forEver = 100 * 365 * 24 * time.Hour
+const (
+	forEver   = 100 * 365 * 24 * time.Hour
+	retention = 28 * 24 * time.Hour // on the gate
+)
+
+// watch is a clock that tests turn, with the floor that the gate's own has.
+type watch struct {
+	*clock.Fake
+	mu    sync.Mutex
+	floor edge.Stamp // the latest that was trusted
+}
+
+func (w *watch) Now() edge.Stamp {
+	s := w.Fake.Now()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	floor := w.floor.Time + s.Mono - w.floor.Mono
+	switch {
+	case !s.Clock.Trusted():
+		s.Time = max(s.Time, floor)
+	case s.Time > floor:
+		w.floor = s
+	}
+	return s
+}
+
+func (w *watch) Floor() (time.Time, bool) {
+	s := w.Now()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return time.UnixMilli(w.floor.Time + s.Mono - w.floor.Mono), s.Clock.Trusted()
+}
 
 var quiet = slog.New(slog.DiscardHandler)
 
@@ -69,7 +100,7 @@ type estate struct {
 	device *identity.Identity
 	srv    *community.Server
 	j      *journal.Journal
-	clock  *clock.Fake
+	clock  *watch
 	up     *uplink.Uplink
 
 	addr string // of the broker, where the test has one for itself
@@ -79,7 +110,7 @@ type estate struct {
 
 func newEstate(t *testing.T) *estate {
 	t.Helper()
-	e := &estate{t: t, dir: t.TempDir(), clock: clock.NewFake(time.Date(2026, 3, 1, 8, 0, 0, 0, time.UTC), 480)}
+	e := &estate{t: t, dir: t.TempDir(), clock: &watch{Fake: clock.NewFake(time.Date(2026, 3, 1, 8, 0, 0, 0, time.UTC), 480)}}
 	var err error
 	if e.server, err = identity.Open(filepath.Join(e.dir, "server"), "server"); err != nil {
 		t.Fatal(err)
@@ -94,7 +125,7 @@ func newEstate(t *testing.T) *estate {
 func (e *estate) openJournal() {
 	e.t.Helper()
 	var err error
-	e.j, err = journal.Open(e.t.Context(), filepath.Join(e.dir, "journal.db"), journal.Options{Community: "c", Site: "s", Gate: "g", Clock: e.clock, Signer: e.device.Signer(), Recipient: e.server.Recipient(), Log: quiet})
+	e.j, err = journal.Open(e.t.Context(), filepath.Join(e.dir, "journal.db"), journal.Options{Community: "c", Site: "s", Gate: "g", Clock: e.clock, Signer: e.device.Signer(), Recipient: e.server.Recipient(), Retention: retention, Technical: retention, Log: quiet})
 	if err != nil {
 		e.t.Fatal(err)
 	}
@@ -214,34 +245,61 @@ func (e *estate) check() {
 }
 
 // stored are the entries that the server has of all epochs, each as it was first
-// written, and how often; the epochs' own are left out.
+// written, and how often; what the journals say of themselves is left out.
 func (e *estate) stored() map[string]int {
 	e.t.Helper()
 	counts, err := e.srv.Counts(e.t.Context(), "s", "g")
 	if err != nil {
 		e.t.Fatal(err)
 	}
-	out := map[string]int{}
+	epochs := map[edge.Epoch]community.Count{}
 	for _, c := range counts {
-		if err := e.srv.Export(e.t.Context(), "s", "g", c.Epoch, func(_ uint64, line []byte) error {
-			for {
-				x, err := edge.DecodeEntry(line)
-				if err != nil {
+		epochs[c.Epoch] = c
+	}
+	out := map[string]int{}
+	var take func(in edge.Epoch, line []byte) error
+	take = func(in edge.Epoch, line []byte) error {
+		x, err := edge.DecodeEntry(line)
+		if err != nil {
+			return err
+		}
+		switch x.Kind {
+		case edge.KindEpoch, edge.KindPurge:
+			return nil
+		case edge.KindCarried:
+		default:
+			out[string(line)]++
+			return nil
+		}
+		var d struct {
+			Seq    uint64
+			Entry  json.RawMessage
+			Sealed []byte
+		}
+		if err := json.Unmarshal(x.Data, &d); err != nil {
+			return err
+		}
+		from := epochs[in]
+		if d.Sealed == nil {
+			return take(from.Parent, d.Entry)
+		}
+		plain, err := e.server.Open(bytes.NewReader(d.Sealed), 1<<20)
+		if err != nil {
+			return err
+		}
+		for seq := d.Seq; len(plain) > 0; seq++ {
+			line, rest, _ := bytes.Cut(plain[len(edge.Blind{}):], []byte{'\n'})
+			plain = rest
+			if seq >= from.Forked { // a run is carried whole, though its first entries may stand
+				if err := take(from.Parent, line); err != nil {
 					return err
 				}
-				var d struct{ Entry json.RawMessage }
-				if x.Kind != edge.KindCarried {
-					if x.Kind != edge.KindEpoch && x.Kind != edge.KindPurge {
-						out[string(line)]++
-					}
-					return nil
-				}
-				if err := json.Unmarshal(x.Data, &d); err != nil {
-					return err
-				}
-				line = d.Entry
 			}
-		}); err != nil {
+		}
+		return nil
+	}
+	for _, c := range counts {
+		if err := e.srv.Export(e.t.Context(), "s", "g", c.Epoch, func(_ uint64, line []byte) error { return take(c.Epoch, line) }); err != nil {
 			e.t.Fatal(err)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -158,10 +159,12 @@ func fits(filter, topic string) bool {
 
 // TestSoak lets a gate and a server live through weeks of faults: outages of days,
 // loss, duplicates, reordering, crashes of both, a broker that forgets, a gate's
-// clock that jumps (to the server this is the same as its own jumping the other
-// way), a medium restored from an image. At the end every entry that was committed
-// and not lost with its medium is at the server; without restored media, each
-// exactly once and in order. A seed is a run: it comes out the same each time.
+// clock that jumps, trusted or not (to the server this is the same as its own jumping
+// the other way), a medium restored from an image; the gate destroys or seals what is
+// past its retention. At the end every entry that was committed and not lost with its
+// medium is at the server, exactly once and in order; the gate has destroyed nothing
+// before its time, and everything after it. A seed is a run: it comes out the same
+// each time.
 func TestSoak(t *testing.T) {
 	warm(t)
 	for i := range uint64(*soakSeeds) {
@@ -220,6 +223,45 @@ func soak(t *testing.T, seed uint64, rounds int) (trace uint64) {
 	path := filepath.Join(e.dir, "journal.db")
 	cfg := uplink.Config{Entries: 1 + rnd.IntN(600), Bytes: 1000 + rnd.IntN(50_000), Window: 1 + rnd.IntN(6),
 		Fork: e.fork}
+	began0 := e.clock.Now()
+	truth := time.Duration(0) // gone by, whatever the gate's clock says
+	made := map[int]time.Duration{}
+	advance := func(d time.Duration) { e.clock.Advance(d); truth += d }
+	pass := func(d time.Duration) { time.Sleep(d); advance(d) }
+	id := regexp.MustCompile(`"id":([0-9]+)`)
+	// here are the entries that can be read on the medium.
+	here := func() map[int]bool {
+		out := map[int]bool{}
+		all, err := e.j.Read(context.Background(), 0, 1<<30, 1<<30)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range all {
+			if m := id.FindSubmatch(s.Line); m != nil {
+				n, err := strconv.Atoi(string(m[1]))
+				if err != nil {
+					t.Fatal(err)
+				}
+				out[n] = true
+			}
+		}
+		return out
+	}
+	// Two trusted clocks may be off, by two days each.
+	const off = 4 * 24 * time.Hour
+	retain := func() {
+		synctest.Wait()
+		before := here()
+		if _, err := e.j.Retain(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		after := here()
+		for n := range before {
+			if !after[n] && truth-made[n] < retention-off {
+				t.Errorf("entry %d went after %v", n, truth-made[n])
+			}
+		}
+	}
 	epochs := map[edge.Epoch]bool{}
 	expected := map[int]bool{} // ids of entries that must arrive
 	var fresh []int            // those on this medium since its image was taken
@@ -227,12 +269,12 @@ func soak(t *testing.T, seed uint64, rounds int) (trace uint64) {
 	add := func(n int) {
 		synctest.Wait() // what was begun comes first, always
 		for range n {
-			e.clock.Advance(time.Duration(rnd.IntN(60_000)) * time.Millisecond)
+			advance(time.Duration(rnd.IntN(60_000)) * time.Millisecond)
 			x := &edge.Entry{Kind: edge.KindTest, Of: -1, Actor: "system", Stamp: e.clock.Now(), Data: fmt.Appendf(nil, `{"id":%d}`, next)}
 			if _, err := e.j.Append(context.Background(), x, nil); err != nil {
 				t.Fatal(err)
 			}
-			expected[next] = true
+			expected[next], made[next] = true, truth
 			fresh = append(fresh, next)
 			next++
 			synctest.Wait() // whoever sends sees every entry by itself, however fast this machine is
@@ -253,6 +295,7 @@ func soak(t *testing.T, seed uint64, rounds int) (trace uint64) {
 		}
 		f()
 		e.openJournal()
+		retain()
 	}
 	copyFile := func(from, to string) {
 		b, err := os.ReadFile(from)
@@ -265,10 +308,25 @@ func soak(t *testing.T, seed uint64, rounds int) (trace uint64) {
 	}
 	startGate()
 	image := false
+	// restored is where a restored medium began; nil when it has found out whether it
+	// was forked. An image of one that has not, restored in its turn, is a third
+	// journal beside two that have carried the same entries: the server tells a person.
+	var restored *edge.EntryRef
+	unaware := func() bool {
+		if restored != nil && (e.j.Epoch() != restored.Epoch || e.j.Acked() > restored.Seq) {
+			restored = nil
+		}
+		return restored != nil
+	}
 	for range rounds {
 		// Days without a server.
 		add(rnd.IntN(60))
-		time.Sleep(time.Duration(rnd.IntN(8*24)) * time.Hour)
+		pass(time.Duration(rnd.IntN(8*24)) * time.Hour)
+		synctest.Wait()
+		gate.set(false)
+		retain()
+		synctest.Wait()
+		gate.set(true)
 		add(rnd.IntN(60))
 		e.startServer(air.member("server"))
 		for range 1 + rnd.IntN(8) {
@@ -276,20 +334,27 @@ func soak(t *testing.T, seed uint64, rounds int) (trace uint64) {
 			switch rnd.IntN(7) {
 			case 0:
 				gate.set(false)
-				time.Sleep(time.Duration(rnd.IntN(100)) * time.Second)
+				pass(time.Duration(rnd.IntN(100)) * time.Second)
 				gate.set(true)
 			case 3:
 				air.forget()
 			case 4:
 				at := e.clock.Now()
-				at.Time += int64(rnd.IntN(4*86_400_000) - 2*86_400_000)
+				at.Time, at.Clock = began0.Time+truth.Milliseconds(), edge.ClockSynced
+				switch rnd.IntN(4) {
+				case 0, 1:
+					at.Time += int64(rnd.IntN(4*86_400_000) - 2*86_400_000)
+				case 2: // nobody vouches for it
+					at.Time += int64(rnd.IntN(2000)-1000) * 86_400_000
+					at.Clock = edge.ClockUnset
+				}
 				e.clock.Set(at)
 			case 1:
 				e.stopServer() // whatever it was doing
 				e.startServer(air.member("server"))
 			case 2:
 				restart(func() {
-					if restores && !image {
+					if restores && !image && !unaware() {
 						copyFile(path, path+".image")
 						image, fresh = true, nil
 					}
@@ -297,7 +362,7 @@ func soak(t *testing.T, seed uint64, rounds int) (trace uint64) {
 				startGate()
 			}
 			add(rnd.IntN(30))
-			time.Sleep(time.Duration(rnd.IntN(120)) * time.Second)
+			pass(time.Duration(rnd.IntN(120)) * time.Second)
 		}
 		e.stopServer()
 		if image && rnd.IntN(4) == 0 {
@@ -317,6 +382,7 @@ func soak(t *testing.T, seed uint64, rounds int) (trace uint64) {
 			}
 			image = false
 			fresh = nil
+			restored = &edge.EntryRef{Epoch: e.j.Epoch(), Seq: e.j.Acked()}
 			startGate()
 		}
 	}
@@ -332,7 +398,15 @@ func soak(t *testing.T, seed uint64, rounds int) (trace uint64) {
 	epochs[e.j.Epoch()] = true
 	e.check()
 	found := map[int]int{}
-	id := regexp.MustCompile(`"id":([0-9]+)`)
+	for line, n := range e.stored() {
+		if m := id.FindStringSubmatch(line); m != nil {
+			k, err := strconv.Atoi(m[1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			found[k] += n
+		}
+	}
 	counts, err := e.srv.Counts(context.Background(), "s", "g")
 	if err != nil {
 		t.Fatal(err)
@@ -341,28 +415,33 @@ func soak(t *testing.T, seed uint64, rounds int) (trace uint64) {
 		if !epochs[c.Epoch] {
 			t.Errorf("epoch %v is not the gate's", c.Epoch)
 		}
-		err := e.srv.Export(context.Background(), "s", "g", c.Epoch, func(_ uint64, line []byte) error {
-			if m := id.FindSubmatch(line); m != nil {
-				var n int
-				if _, err := fmt.Sscan(string(m[1]), &n); err != nil {
-					return err
-				}
-				found[n]++
-			}
-			return nil
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
 	}
 	for id := range expected {
-		if n := found[id]; n == 0 || n > 1 && !restores {
-			t.Errorf("entry %d is at the server %d times", id, n)
+		if found[id] != 1 {
+			t.Errorf("entry %d is at the server %d times", id, found[id])
+		}
+	}
+	for id, n := range found {
+		if n > 1 && !expected[id] {
+			t.Errorf("entry %d, of a medium that was lost, is at the server %d times", id, n)
 		}
 	}
 	days := time.Since(began).Hours() / 24
 	e.stopGate()
 	e.stopServer()
+	// In the end the clock is right, and what is old enough is gone.
+	right := e.clock.Now()
+	right.Time, right.Clock = began0.Time+truth.Milliseconds(), edge.ClockSynced
+	e.clock.Set(right)
+	add(1)
+	pass(retention + off)
+	add(1)
+	retain()
+	for n := range here() {
+		if n < next-1 {
+			t.Errorf("entry %d is still there", n)
+		}
+	}
 	if err := e.j.Close(); err != nil {
 		t.Fatal(err)
 	}
