@@ -9,6 +9,9 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -441,4 +444,28 @@ func TestMuteDisplay(t *testing.T) {
 	ctx := browser(t)
 	run(t, ctx, "display", chromedp.Navigate(base+"/display/east-in"), chromedp.WaitVisible(`#mute`), chromedp.Click(`#sign`))
 	wait(t, ctx, `!("mute" in document.body.dataset)`)
+}
+
+// The screen's unit starts a browser that speaks without a touch: nobody touches a
+// display.
+func TestKioskSpeaks(t *testing.T) {
+	unit, err := os.ReadFile(filepath.Join("..", "..", "systemd", "gatehouse-kiosk.service"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := regexp.MustCompile(`(?m)^ExecStart=.*chromium.* --autoplay-policy=(\S+) `).FindSubmatch(unit)
+	if m == nil {
+		t.Fatal("the unit says nothing of sound")
+	}
+	s := newStreet()
+	s.views = s.views[:1]
+	c := newConsole(t, s)
+	base := serve(t, c)
+	ctx := browser(t, chromedp.Flag("autoplay-policy", string(m[1])))
+	run(t, ctx, "display", chromedp.Navigate(base+"/display/east-in"), chromedp.WaitVisible(`.sign-stop`))
+	get(t, ctx, "listen", chromedp.Evaluate[bool](`const play = Audio.prototype.play; Audio.prototype.play = function () { const p = play.call(this); p.then(() => { window.heard = this.src; }); return p; }; true`))
+	v := referred()
+	v.State, v.Current.State = edge.LanePassing, edge.LanePassing
+	s.set(v)
+	wait(t, ctx, `window.heard?.endsWith("zh-Hans-go.opus") && !("mute" in document.body.dataset)`)
 }
