@@ -599,7 +599,7 @@ type ask struct {
 
 // askedAtMost is how often a server may say other things than an answer: more than
 // were on their way. It then does not know the question.
-const askedAtMost = 50
+const askedAtMost = 20
 
 // parted asks where the server's copy begins to differ. Everything that it has
 // receipted stands.
@@ -613,6 +613,7 @@ func (s *sender) parted(ctx context.Context, why error) {
 	s.settle(ctx)
 	s.log.Error("the journal and the server's copy have parted", "epoch", s.epoch, "err", why)
 	s.note(why)
+	s.timeout = s.patience()
 	s.flights, s.ask = nil, &ask{first: s.j.Acked(), why: why}
 	if s.ask.first >= s.j.Size() {
 		s.fork(ctx, s.ask.first, why) // all of it is receipted
@@ -622,7 +623,7 @@ func (s *sender) parted(ctx context.Context, why error) {
 // asking sends the batch that asks, and again when there is no answer. It returns
 // when to look again.
 func (s *sender) asking(ctx context.Context, now time.Time) (wake time.Time) {
-	if due := s.ask.sent.Add(s.cfg.Resend); s.ask.end != 0 && due.After(now) {
+	if due := s.ask.sent.Add(s.timeout); s.ask.end != 0 && due.After(now) {
 		return due
 	}
 	if free := later(s.meter.free(now), later(s.pause, s.rest)); free.After(now) {
@@ -645,8 +646,11 @@ func (s *sender) asking(ctx context.Context, now time.Time) (wake time.Time) {
 		return s.pause
 	}
 	s.meter.spent(now, len(payload))
+	if s.ask.end != 0 {
+		s.timeout = min(2*s.timeout, maxTimeout) // nobody has answered
+	}
 	s.ask.end, s.ask.sent = f.end, now
-	return now.Add(s.cfg.Resend)
+	return now.Add(s.timeout)
 }
 
 // answered handles a refusal that says how much of a batch stands. It is believed as
@@ -683,6 +687,7 @@ func (s *sender) answered(ctx context.Context, r *wire.Receipt) {
 		s.parted(ctx, why)
 	case h.Size > s.ask.first:
 		s.ask.first, s.ask.end = h.Size, 0
+		s.timeout = s.patience()
 	}
 }
 
