@@ -7,41 +7,86 @@ import (
 )
 
 // About knows the entries that concern one pass: those with it among their facts,
-// its changes, who looked it up, and what refers to one of these.
+// its changes, who looked it up, and what refers to one of these; also where they
+// were carried over into the epoch that is read, however often.
 type About struct {
+	// Open gives the entries of a sealed run that was carried over; nil where nobody
+	// can open it. What cannot be opened concerns nobody.
+	Open func(Carried) ([]Stored, error)
+
 	pass    PassID
 	subject string
-	seqs    map[uint64]bool
-	carried map[uint64]bool // by the sequence they had
+	// seqs are the entries that concern the pass, by the sequence that they have in
+	// the epoch that is read, in the one it carries over, in the one that carried over ...
+	seqs [maxCarried + 1]map[uint64]bool
+}
+
+// Found is an entry that concerns the pass, as it was before it was carried over.
+type Found struct {
+	Entry *Entry
+	Line  []byte // its own; nil for what was not in a sealed run: it is in the line that was asked about
 }
 
 func NewAbout(pass PassID) *About {
-	return &About{pass: pass, subject: pass.Subject(), seqs: map[uint64]bool{}, carried: map[uint64]bool{}}
+	a := &About{pass: pass, subject: pass.Subject()}
+	for i := range a.seqs {
+		a.seqs[i] = map[uint64]bool{}
+	}
+	return a
 }
 
 // Was says that an entry that is not there any more concerned the pass.
-func (a *About) Was(seq uint64) { a.seqs[seq] = true }
+func (a *About) Was(seq uint64) { a.seqs[0][seq] = true }
 
 // Is must be asked about every entry of an epoch, in order.
-func (a *About) Is(seq uint64, e *Entry) bool {
-	if e.Kind == KindCarried {
-		var c struct {
-			Seq   uint64
-			Entry json.RawMessage
-		}
-		if json.Unmarshal(e.Data, &c) != nil || len(c.Entry) == 0 {
-			return false
-		}
-		inner, err := DecodeEntry(c.Entry)
-		yes := err == nil && (a.self(inner) || inner.Of >= 0 && a.carried[uint64(inner.Of)])
-		a.carried[c.Seq] = yes
-		return yes
+func (a *About) Is(seq uint64, e *Entry) bool { return len(a.In(seq, e)) > 0 }
+
+// In is [About.Is], and says what of the entry it is: a sealed run may hold several.
+func (a *About) In(seq uint64, e *Entry) []Found { return a.in(0, seq, e) }
+
+func (a *About) in(level int, seq uint64, e *Entry) (found []Found) {
+	if c, ok := e.Carried(); ok && level < maxCarried {
+		found = a.carried(level+1, c)
+	} else if a.self(e) || e.Of >= 0 && a.seqs[level][uint64(e.Of)] {
+		found = []Found{{Entry: e}}
 	}
-	yes := a.self(e) || e.Of >= 0 && a.seqs[uint64(e.Of)]
-	if yes {
-		a.seqs[seq] = true
+	switch {
+	case len(found) > 0:
+		a.seqs[level][seq] = true
+	case level > 0:
+		// A journal may carry over more than one other: the later has the number.
+		delete(a.seqs[level], seq)
 	}
-	return yes
+	return found
+}
+
+func (a *About) carried(level int, c Carried) (found []Found) {
+	if len(c.Entry) > 0 {
+		if e, err := DecodeEntry(c.Entry); err == nil {
+			return a.in(level, c.Seq, e)
+		}
+		return nil
+	}
+	if a.Open == nil {
+		return nil
+	}
+	entries, err := a.Open(c)
+	if err != nil {
+		return nil
+	}
+	for _, s := range entries {
+		e, err := DecodeEntry(s.Line)
+		if err != nil {
+			continue
+		}
+		for _, f := range a.in(level, s.Seq, e) {
+			if f.Line == nil {
+				f.Line = s.Line
+			}
+			found = append(found, f)
+		}
+	}
+	return found
 }
 
 func (a *About) self(e *Entry) bool {

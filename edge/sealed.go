@@ -33,21 +33,36 @@ func SealedPlain(entries []Stored) ([]byte, error) {
 
 // Check splits the decrypted plaintext and verifies each entry against its leaf.
 func (s *Sealed) Check(plain []byte) ([]Stored, error) {
-	out := make([]Stored, 0, len(s.Leaves))
-	for i, leaf := range s.Leaves {
-		if len(plain) < len(Blind{}) {
-			return nil, fmt.Errorf("sealed run of %d entries holds %d", len(s.Leaves), i)
+	out, err := SealedEntries(s.First, uint64(len(s.Leaves)), plain)
+	if err != nil {
+		return nil, err
+	}
+	for i, e := range out {
+		data := LeafData(*e.Blind, e.Line)
+		if tlog.RecordHash(data[:]) != tlog.Hash(s.Leaves[i]) {
+			return nil, fmt.Errorf("sealed entry %d is not that of its leaf", e.Seq)
 		}
-		e := Stored{Seq: s.First + uint64(i)}
+	}
+	return out, nil
+}
+
+// SealedEntries splits the decrypted plaintext of a run. What was carried over has
+// no leaves beside it: it is vouched for by the head of the log that carries it.
+func SealedEntries(first, count uint64, plain []byte) ([]Stored, error) {
+	if count > BlockSize {
+		return nil, fmt.Errorf("sealed run of %d entries is longer than a block", count)
+	}
+	out := make([]Stored, 0, count)
+	for i := range count {
+		if len(plain) < len(Blind{}) {
+			return nil, fmt.Errorf("sealed run of %d entries holds %d", count, i)
+		}
+		e := Stored{Seq: first + i}
 		blind := Blind(plain)
 		e.Blind = &blind
 		var ok bool
 		if e.Line, plain, ok = bytes.Cut(plain[len(blind):], []byte{'\n'}); !ok || len(e.Line) > MaxLine {
 			return nil, fmt.Errorf("sealed entry %d has no end", e.Seq)
-		}
-		data := LeafData(blind, e.Line)
-		if tlog.RecordHash(data[:]) != tlog.Hash(leaf) {
-			return nil, fmt.Errorf("sealed entry %d is not that of its leaf", e.Seq)
 		}
 		out = append(out, e)
 	}

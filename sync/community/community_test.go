@@ -262,10 +262,14 @@ func (d *device) refused(t testing.TB, r *wire.Receipt, code wire.Code, size int
 }
 
 // start opens a server on where and runs it on a new bus.
-func start(t testing.TB, where string) (*Server, *bus, func()) {
+func start(t testing.TB, where string, with ...func(*Config)) (*Server, *bus, func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	s, err := Open(ctx, where, Config{Community: community, Signer: serverKey, Log: slog.New(slog.DiscardHandler)})
+	cfg := Config{Community: community, Signer: serverKey, Log: slog.New(slog.DiscardHandler)}
+	for _, f := range with {
+		f(&cfg)
+	}
+	s, err := Open(ctx, where, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

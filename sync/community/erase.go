@@ -68,7 +68,7 @@ func (s *Server) ErasePerson(ctx context.Context, site string, pass edge.PassID,
 			return fail(Destroyed{}, err)
 		}
 	}
-	n, held, err := s.store.erase(ctx, e)
+	n, held, err := s.store.erase(ctx, e, s.unseal)
 	if err == nil {
 		err = s.store.bulk.scrub(ctx, s.store.w, append(held, "roster", "local_change", "registry_sum", "registry_delta", "chunk", "fresh")...)
 	}
@@ -103,7 +103,7 @@ func (s *Server) eraseLate(ctx context.Context, now time.Time) error {
 	}
 	var held []string
 	for _, e := range all {
-		_, in, err := s.store.erase(ctx, e)
+		_, in, err := s.store.erase(ctx, e, s.unseal)
 		held = union(held, in)
 		if err != nil {
 			return fmt.Errorf("cannot erase pass %d of %s: %w", e.pass, e.site, err)
@@ -135,8 +135,9 @@ func (s *store) logsOf(ctx context.Context, site string) ([]logSize, error) {
 	return out, err
 }
 
-// about calls f for the entries of a log, from first to end, that concern a pass.
-// It reads all lines: what refers to what is in them only.
+// about calls f for the entries of a log, from first to end, that concern a pass;
+// for those that were carried over, with what they were. It reads all lines: what
+// refers to what is in them only.
 func (s *store) about(ctx context.Context, log int64, first, end uint64, a *edge.About, f func(seq uint64, e *edge.Entry, line []byte) error) error {
 	return s.pieces(ctx, s.r, log, first&^(edge.BlockSize-1), end, func(p *piece) error {
 		lines, err := p.lines()
@@ -149,8 +150,15 @@ func (s *store) about(ctx context.Context, log int64, first, end uint64, a *edge
 				continue
 			}
 			// A line that is no entry is of nobody that could be found.
-			if e, err := edge.DecodeEntry(line); err == nil && a.Is(seq, e) {
-				if err := f(seq, e, line); err != nil {
+			e, err := edge.DecodeEntry(line)
+			if err != nil {
+				continue
+			}
+			for _, x := range a.In(seq, e) {
+				if x.Line == nil {
+					x.Line = line
+				}
+				if err := f(seq, x.Entry, x.Line); err != nil {
 					return err
 				}
 			}
@@ -161,7 +169,7 @@ func (s *store) about(ctx context.Context, log int64, first, end uint64, a *edge
 
 // erase carries an order out over what has not been searched yet. It names what
 // has held the entries that went.
-func (s *store) erase(ctx context.Context, e erasure) (total int64, held []string, err error) {
+func (s *store) erase(ctx context.Context, e erasure, open func(edge.Carried) ([]edge.Stored, error)) (total int64, held []string, err error) {
 	logs, err := s.logsOf(ctx, e.site)
 	if err != nil {
 		return 0, nil, err
@@ -176,6 +184,7 @@ func (s *store) erase(ctx context.Context, e erasure) (total int64, held []strin
 			continue
 		}
 		a := edge.NewAbout(e.pass)
+		a.Open = open
 		if next > 0 {
 			if err := s.erasedBefore(ctx, l.id, a); err != nil {
 				return total, held, err
@@ -183,7 +192,9 @@ func (s *store) erase(ctx context.Context, e erasure) (total int64, held []strin
 		}
 		var seqs []uint64
 		err = s.about(ctx, l.id, uint64(next), l.size, a, func(seq uint64, x *edge.Entry, _ []byte) error {
-			if x.Stamp.Time <= e.at {
+			// A sealed run goes as a whole: all that is in it was past its retention at
+			// the gate.
+			if x.Stamp.Time <= e.at && (len(seqs) == 0 || seqs[len(seqs)-1] != seq) {
 				seqs = append(seqs, seq)
 			}
 			return nil

@@ -160,6 +160,7 @@ func TestPostgres(t *testing.T) {
 		"local":       testLocal,
 		"clocks":      testClocks,
 		"enrol":       testEnrol,
+		"carried":     testCarried,
 		"leaps":       testTimeLeaps,
 		"retire_late": testRetireLate,
 		"remains": func(t *testing.T, where string) {

@@ -361,7 +361,9 @@ func (s *Server) Export(ctx context.Context, site, gate string, e edge.Epoch, f 
 func (s *Server) ExportPerson(ctx context.Context, site string, pass edge.PassID, f func(line []byte) error) error {
 	logs, err := s.store.logsOf(ctx, site)
 	for i := 0; err == nil && i < len(logs); i++ {
-		err = s.store.about(ctx, logs[i].id, 0, logs[i].size, edge.NewAbout(pass), func(_ uint64, _ *edge.Entry, line []byte) error { return f(line) })
+		a := edge.NewAbout(pass)
+		a.Open = s.unseal
+		err = s.store.about(ctx, logs[i].id, 0, logs[i].size, a, func(_ uint64, _ *edge.Entry, line []byte) error { return f(line) })
 	}
 	if err != nil {
 		return fmt.Errorf("cannot export pass %d of %s: %w", pass, site, err)

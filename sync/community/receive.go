@@ -125,6 +125,7 @@ func (s *Server) prepare(ctx context.Context, in incoming) (*prepared, error) {
 	p.leaves = make([]tlog.Hash, len(b.Lines))
 	p.cols = make([]columns, len(b.Lines))
 	now := time.Now().UnixMilli()
+	u := unwrapper{open: s.cfg.Open, now: now}
 	blind := b.Blind
 	for i, line := range b.Lines {
 		seq := b.First + uint64(i)
@@ -137,8 +138,12 @@ func (s *Server) prepare(ctx context.Context, in incoming) (*prepared, error) {
 		if scanColumns(line, &p.cols[i]) != nil {
 			p.cols[i] = columns{of: -1}
 		}
+		u.unwrap(seq, &p.cols[i])
 		p.cols[i].clean()
 		p.cols[i].time = plausible(p.cols[i].time, now)
+	}
+	if u.err != nil {
+		s.log.Warn("a sealed run that was carried over cannot be opened: who is in it is not known", "site", in.site, "gate", in.gate, "error", u.err)
 	}
 	p.pieces = p.cut(b.First)
 	return p, nil

@@ -26,6 +26,9 @@ type columns struct {
 	result       []byte
 	deltas       []byte // the JSON array, nil when there is none
 	data         []byte // the JSON value, nil when there is none
+	// changes are the data of the registry entries in a sealed run that was carried
+	// over.
+	changes [][]byte
 }
 
 // maxColumn bounds what a column holds of a text, in bytes.

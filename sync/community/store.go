@@ -229,9 +229,14 @@ func (s *store) add(ctx context.Context, now int64, adds []*addition) error {
 			for i := range a.cols {
 				c := &a.cols[i]
 				d := deltaRow{log: n.id, seq: a.first + uint64(i), at: c.time, deltas: string(c.deltas)}
+				changes := c.changes
 				if string(c.kind) == string(edge.KindRegistry) && c.data != nil {
-					// What this version does not know is not relayed.
-					if x, ok := changed(c.data, now); ok {
+					changes = [][]byte{c.data}
+				}
+				for _, data := range changes {
+					// What this version does not know is not relayed. Of several, the last is;
+					// the next snapshot has all.
+					if x, ok := changed(data, now); ok {
 						if err := noteChange(ctx, tx, n, d.seq, x); err != nil {
 							return fmt.Errorf("cannot note a local change of %s: %w", n.name(), err)
 						}
