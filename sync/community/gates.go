@@ -108,13 +108,53 @@ func (s *store) setKey(ctx context.Context, site, name string, k GateKey, now in
 	})
 }
 
+// A gate, or whoever has its credentials, chooses what its alerts are about and when
+// it begins an epoch: neither may fill the database.
+const (
+	maxAlerts = 1000 // of a gate, that are kept
+	maxEpochs = 100  // of a gate, that begin within a day
+)
+
+// overflow is the alert that stands for those that are not kept.
+const overflow = "overflow"
+
 // alert notes something a person should look at: one row for one matter, however
 // often it happens.
 func (s *store) alert(ctx context.Context, gate int64, kind, about, text string, now int64) error {
 	return s.write(ctx, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, `INSERT INTO alert (gate, kind, about, text, first, last, times) VALUES ($1, $2, $3, $4, $5, $5, 1)
+		var others int
+		err := tx.QueryRowContext(ctx, `SELECT COUNT(*) FROM alert WHERE gate = $1 AND kind <> $4 AND NOT (kind = $2 AND about = $3)`, gate, kind, about, overflow).Scan(&others)
+		if err != nil {
+			return err
+		}
+		if others >= maxAlerts {
+			var known bool
+			if err := tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM alert WHERE gate = $1 AND kind = $2 AND about = $3)`, gate, kind, about).Scan(&known); err != nil {
+				return err
+			}
+			if !known {
+				kind, about, text = overflow, "", fmt.Sprintf("%d different alerts of this gate are kept, others are not: look at what it sends, revoke its device if it is not to be trusted", maxAlerts)
+			}
+		}
+		_, err = tx.ExecContext(ctx, `INSERT INTO alert (gate, kind, about, text, first, last, times) VALUES ($1, $2, $3, $4, $5, $5, 1)
 			ON CONFLICT (gate, kind, about) DO UPDATE SET text = excluded.text, last = excluded.last, times = alert.times + 1`,
 			gate, kind, about, text, now)
 		return err
 	})
+}
+
+// dropAlerts forgets what has not happened again since a time.
+func (s *store) dropAlerts(ctx context.Context, before int64) error {
+	if _, err := s.w.ExecContext(ctx, `DELETE FROM alert WHERE last < $1`, before); err != nil {
+		return fmt.Errorf("cannot forget alerts: %w", err)
+	}
+	return nil
+}
+
+// epochsSince counts the epochs that a gate has begun since a time.
+func (s *store) epochsSince(ctx context.Context, gate, since int64) (n int, err error) {
+	if err := s.r.QueryRowContext(ctx, `SELECT COUNT(*) FROM log WHERE gate = $1 AND first_at > $2`, gate, since).Scan(&n); err != nil {
+		return 0, fmt.Errorf("cannot count the gate's epochs: %w", err)
+	}
+	return n, nil
 }

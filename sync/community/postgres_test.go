@@ -161,6 +161,7 @@ func TestPostgres(t *testing.T) {
 		"clocks":      testClocks,
 		"enrol":       testEnrol,
 		"carried":     testCarried,
+		"bounds":      testBounds,
 		"leaps":       testTimeLeaps,
 		"retire_late": testRetireLate,
 		"remains": func(t *testing.T, where string) {

@@ -50,7 +50,7 @@ func (s *Server) purge(ctx context.Context, now time.Time, r Retention) (Destroy
 	}
 	list := strings.Join(quoted, ", ")
 	var d Destroyed
-	if err := s.store.sweepFresh(ctx, now); err != nil {
+	if err := errors.Join(s.store.sweepFresh(ctx, now), s.store.dropAlerts(ctx, now.Add(-r.Rest).UnixMilli())); err != nil {
 		return d, err
 	}
 	var late []string // tables that stay and have held something about persons

@@ -488,6 +488,20 @@ func (c *committer) decide(ctx context.Context, p *prepared, v *verdict) error {
 		v.receipt = &wire.Receipt{Epoch: cur.epoch, Size: cur.tree.size, Head: string(cur.receipt)}
 		return nil
 	}
+	if cur.id == 0 && cur.tree.size == 0 {
+		n, err := c.store.epochsSince(ctx, p.gate.id, v.now.Add(-day).UnixMilli())
+		if err != nil {
+			return err
+		}
+		for _, x := range v.last { // those of this transaction
+			if x.id == 0 && x.gate.id == p.gate.id {
+				n++
+			}
+		}
+		if n >= maxEpochs {
+			return c.refuse(ctx, p, v, cur, wire.RefusedMany, fmt.Sprintf("this gate has begun %d epochs within a day", n))
+		}
+	}
 	next := *cur
 	next.tree = cur.tree.clone()
 	for _, h := range p.leaves[overlap:] {
@@ -634,7 +648,7 @@ func (c *committer) refuse(ctx context.Context, p *prepared, v *verdict, cur *ga
 		return nil
 	}
 	about := ""
-	if p.batch != nil && p.gate != nil && p.signer == "" {
+	if p.batch != nil && p.gate != nil && p.signer == "" && code != wire.RefusedMany { // the epochs are too many to be named
 		about = p.batch.Epoch.String()
 	}
 	kind := code

@@ -291,3 +291,56 @@ func testClocks(t *testing.T, where string) {
 	say(west, time.Now().Add(time.Second), "lost")
 	holds("a change that came after the one from the future", "lost")
 }
+
+func TestBounds(t *testing.T) { testBounds(t, filepath.Join(t.TempDir(), "c.db")) }
+
+// What one gate says does not fill the database: it is told so, and so is a person,
+// and what was known before still counts.
+func testBounds(t *testing.T, where string) {
+	s, b, _ := start(t, where)
+	ctx := context.Background()
+	d := newDevice("estate", "east", 7, 1)
+	register(t, s, d, "")
+	g, err := s.store.gateOf(ctx, s.store.r, "estate", "east")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range maxAlerts + 50 {
+		if err := s.store.alert(ctx, g.id, fmt.Sprint("gate:", i), "lane", "x", int64(i+1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.store.alert(ctx, g.id, "gate:0", "lane", "again", 5000); err != nil {
+		t.Fatal(err)
+	}
+	all, err := s.Alerts(ctx, "estate")
+	if err != nil || len(all) != maxAlerts+1 || all[0].Text != "again" || all[0].Times != 2 || all[1].Kind != overflow || all[1].Times != 50 {
+		t.Fatalf("%d alerts, the newest %+v, %v", len(all), all[:2], err)
+	}
+	if _, err := s.purge(ctx, time.UnixMilli(5001).Add(defaultRest-time.Second), Retention{}); err != nil {
+		t.Fatal(err)
+	}
+	if all, err = s.Alerts(ctx, "estate"); err != nil || len(all) != 1 {
+		t.Errorf("%d old alerts, %v", len(all), err)
+	}
+	for e := range edge.Epoch(maxEpochs) {
+		x := newDevice("estate", "east", e+100, 1)
+		x.addLines(1)
+		x.want(t, x.send(t, b, 0, 1), 1)
+	}
+	x := newDevice("estate", "east", 1, 1)
+	x.addLines(1)
+	x.refused(t, x.send(t, b, 0, 1), wire.RefusedMany, 0)
+	// An epoch that is there goes on; another gate's begins; and the day ends.
+	old := newDevice("estate", "east", 100, 1)
+	old.addLines(2)
+	old.want(t, old.send(t, b, 1, 2), 2)
+	west := newDevice("estate", "west", 1, 2)
+	register(t, s, west, "")
+	west.addLines(1)
+	west.want(t, west.send(t, b, 0, 1), 1)
+	if _, err := s.store.w.Exec(`UPDATE log SET first_at = first_at - 86400000`); err != nil {
+		t.Fatal(err)
+	}
+	x.want(t, x.send(t, b, 0, 1), 1)
+}

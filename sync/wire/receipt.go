@@ -26,6 +26,7 @@ const (
 	RefusedEpoch     Code = "epoch"     // this epoch may not be written: start a new one
 	RefusedMalformed Code = "malformed" // cannot be read: sending it again will not help
 	RefusedStands    Code = "stands"    // to a batch that asks: all of it is stored, and something follows it
+	RefusedMany      Code = "many"      // this gate has begun too many epochs: wait
 )
 
 // Receipt is the server's word to a gate about one epoch of its journal. Without
