@@ -28,13 +28,16 @@ type Identity struct {
 	age  *age.X25519Identity
 }
 
+// SignerFile is the file of the key that signs.
+const SignerFile = "device.key"
+
 // Open reads the keys from dir, or makes them on first start. name is the
 // signer's name in signed notes: community/site/gate.
 func Open(dir, name string) (*Identity, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("cannot make the key folder: %w", err)
 	}
-	seed, err := Secret(filepath.Join(dir, "device.key"), func() (string, error) {
+	seed, err := Secret(filepath.Join(dir, SignerFile), func() (string, error) {
 		b := make([]byte, ed25519.SeedSize)
 		_, err := rand.Read(b)
 		return base64.StdEncoding.EncodeToString(b), err
@@ -44,7 +47,7 @@ func Open(dir, name string) (*Identity, error) {
 	}
 	raw, err := base64.StdEncoding.DecodeString(seed)
 	if err != nil || len(raw) != ed25519.SeedSize {
-		return nil, fmt.Errorf("%s is damaged: restore nothing, remove it and enrol the device again", filepath.Join(dir, "device.key"))
+		return nil, fmt.Errorf("%s is damaged: restore nothing, remove it and enrol the device again", filepath.Join(dir, SignerFile))
 	}
 	text, err := Secret(filepath.Join(dir, "device.age"), func() (string, error) {
 		id, err := age.GenerateX25519Identity()

@@ -133,6 +133,13 @@ func (s *Server) manifest(ctx context.Context, g *gate, nonce string, q *wire.Re
 	if q == nil || q.Policy != setOf(refs) {
 		body.Policies = refs
 	}
+	have := uint64(0)
+	if q != nil {
+		have = q.Trust
+	}
+	if body.Lists, err = s.store.lists(ctx, s.store.r, have); err != nil {
+		return err
+	}
 	body.Time = time.Now().UnixMilli()
 	return s.say(ctx, gateName{g.site, g.name}, wire.TypeManifest, wire.Manifest, body)
 }

@@ -123,12 +123,20 @@ func (s *Server) ApprovalFor(ctx context.Context, q *wire.Enrol) ([]byte, error)
 	if err != nil {
 		return nil, err
 	}
+	trust, err := s.trustText(ctx)
+	if err != nil {
+		return nil, err
+	}
+	lists, err := s.store.lists(ctx, s.store.r, 0)
+	if err != nil {
+		return nil, err
+	}
 	now := time.Now().UnixMilli()
 	if err := s.store.addCertificate(ctx, g.id, q.Public, cert, now); err != nil {
 		return nil, fmt.Errorf("cannot note a certificate: %w", err)
 	}
 	s.log.Info("certificate given", "site", q.Site, "gate", q.Gate, "device", wire.Fingerprint(q.Public), "until", cert.NotAfter.Format(time.RFC3339))
-	return wire.SealApproval(wire.Approval{URL: url, Server: enrolAt, CA: string(e.Authority.PEM()), Trust: e.Trust, SiteKey: sitekey, Recipient: e.Recipient,
+	return wire.SealApproval(wire.Approval{URL: url, Server: enrolAt, CA: string(e.Authority.PEM()), Trust: trust, Lists: lists, SiteKey: sitekey, Recipient: e.Recipient,
 		Cert: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}))}, q, time.Now().UnixMilli(), s.cfg.Signer)
 }
 

@@ -100,7 +100,7 @@ func testEnrol(t *testing.T, where string) {
 	trust := []wire.ServerKey{{ID: serverKey.Name(), Public: serverKey.Public(), Uses: []wire.Use{wire.UseRegistry}}}
 	given := func(n *newcomer, q *wire.Enrol, m wire.EnrolMessage) *x509.Certificate {
 		t.Helper()
-		a, err := wire.OpenApproval(m.Sealed, q, n.open, trust)
+		a, err := wire.OpenApproval(m.Sealed, q, n.open, wire.Trust{Keys: trust})
 		if err != nil {
 			t.Fatalf("%v (%s)", err, m.Says)
 		}

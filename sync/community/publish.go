@@ -321,9 +321,10 @@ func (s *store) publication(ctx context.Context, site, hash string) (topic strin
 }
 
 // publications gives, for each site, the versions of what is published.
-func (s *store) publications(ctx context.Context) (map[string][2]int64, error) {
-	out := map[string][2]int64{}
-	rows, err := s.r.QueryContext(ctx, `SELECT site, version, 0 FROM registry UNION ALL SELECT site, MAX(at), 1 FROM policy GROUP BY site`)
+func (s *store) publications(ctx context.Context) (map[string][3]int64, error) {
+	out := map[string][3]int64{}
+	rows, err := s.r.QueryContext(ctx, `SELECT site, version, 0 FROM registry UNION ALL SELECT site, MAX(at), 1 FROM policy GROUP BY site
+		UNION ALL SELECT DISTINCT site, (SELECT COALESCE(MAX(number), 0) FROM trust), 2 FROM gate`)
 	err = each(rows, err, func() error {
 		var site string
 		var version int64

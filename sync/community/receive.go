@@ -246,6 +246,13 @@ func blinded(b *wire.Batch, from, to uint64) bool {
 // into one transaction, and lets receipts out only after its commit.
 func (s *Server) commitLoop(ctx context.Context) error {
 	c := committer{Server: s, logs: map[logName]*gateLog{}, newest: map[int64]int64{}}
+	var err error
+	if c.cosigner, err = s.cosignerLine(); err != nil {
+		return err
+	}
+	if err := s.checkOwnKey(ctx); err != nil {
+		s.log.Error("gates will not believe this server", "error", err)
+	}
 	pause := pauseMin
 	for {
 		var group []*prepared
@@ -328,6 +335,8 @@ type committer struct {
 	*Server
 	logs   map[logName]*gateLog // as stored
 	newest map[int64]int64      // of each gate, the id of the log that began last
+	// cosigner begins the line of this server's cosignature in a receipt.
+	cosigner []byte
 }
 
 // maxLogs bounds the logs that are remembered; each is about a kilobyte.
@@ -485,7 +494,11 @@ func (c *committer) decide(ctx context.Context, p *prepared, v *verdict) error {
 	}
 	v.repeated = overlap
 	if end <= cur.tree.size {
-		v.receipt = &wire.Receipt{Epoch: cur.epoch, Size: cur.tree.size, Head: string(cur.receipt)}
+		head, err := c.receiptFor(cur, v.now)
+		if err != nil {
+			return err
+		}
+		v.receipt = &wire.Receipt{Epoch: cur.epoch, Size: cur.tree.size, Head: string(head)}
 		return nil
 	}
 	if cur.id == 0 && cur.tree.size == 0 {
@@ -638,7 +651,11 @@ func (c *committer) refuse(ctx context.Context, p *prepared, v *verdict, cur *ga
 		r.Epoch = p.batch.Epoch
 	}
 	if cur != nil {
-		r.Size, r.Head = cur.tree.size, string(cur.receipt)
+		head, err := c.receiptFor(cur, v.now)
+		if err != nil {
+			return err
+		}
+		r.Size, r.Head = cur.tree.size, string(head)
 	}
 	if err := r.SignRefusal(p.site, p.gateName.gate, c.cfg.Signer); err != nil {
 		return err

@@ -70,8 +70,8 @@ type Config struct {
 	Site, Gate string
 	Dir        string // keeps chunks that have arrived, and the commands' numbers
 
-	Trust    func() []wire.ServerKey       // the server's keys now
-	SetTrust func([]wire.ServerKey) error  // keys from now on; nil = they are fixed
+	Trust    func() wire.Trust             // the server's keys now
+	SetTrust func(wire.Trust) error        // keys from now on; nil = they are fixed
 	Nonces   func() (cur, previous string) // that commands may carry
 	// Open decrypts what was encrypted to this device, up to limit bytes.
 	Open func(r io.Reader, limit int64) ([]byte, error)
@@ -250,7 +250,7 @@ func (d *Downlink) ask(ctx context.Context) error {
 		d.deadline = time.Now().Add(d.retry)
 		d.retry = min(2*d.retry, askMost)
 	}
-	q := wire.Request{V: wire.Version, Nonce: nonce(), Registry: d.cfg.Registry.Version(), Policy: d.cfg.Policies.Set(), Want: want}
+	q := wire.Request{V: wire.Version, Nonce: nonce(), Registry: d.cfg.Registry.Version(), Policy: d.cfg.Policies.Set(), Want: want, Trust: d.cfg.Trust().Number}
 	applied, err := d.cfg.Peers.PeersApplied(ctx)
 	if err != nil {
 		return fmt.Errorf("cannot read what peers changed: %w", err)
@@ -289,7 +289,7 @@ func nonce() string {
 }
 
 func (d *Downlink) open(payload []byte, typ string, use wire.Use) (*wire.Envelope, error) {
-	return wire.OpenEnvelope(payload, typ, d.cfg.Site, d.cfg.Gate, use, d.cfg.Trust())
+	return wire.OpenEnvelope(payload, typ, d.cfg.Site, d.cfg.Gate, use, d.cfg.Trust().Keys)
 }
 
 // decode reads a signed body and checks its version, which v points to.
@@ -305,9 +305,15 @@ func decode(body []byte, to any, v *int) error {
 
 // manifest learns what the gate needs, and the server's time when it answers.
 func (d *Downlink) manifest(ctx context.Context, payload []byte) error {
+	// The lists of keys are signed for themselves: they may be how this gate learns
+	// who has signed the manifest.
+	var errs []error
+	if err := d.follow(ctx, wire.PeekLists(payload)); err != nil {
+		errs = append(errs, d.refuse(ctx, edge.KindRegistry, "keys", err))
+	}
 	e, err := d.open(payload, wire.TypeManifest, wire.UseRegistry)
 	if err != nil {
-		return d.refuse(ctx, edge.KindRegistry, "manifest", err)
+		return errors.Join(append(errs, d.refuse(ctx, edge.KindRegistry, "manifest", err))...)
 	}
 	var m wire.ManifestBody
 	if err := decode(e.Body, &m, &m.V); err != nil {
@@ -323,10 +329,6 @@ func (d *Downlink) manifest(ctx context.Context, payload []byte) error {
 		if took := time.Since(d.asked); took < answerMax && d.cfg.SetServer != nil {
 			d.cfg.SetServer(time.UnixMilli(m.Time).Add(took / 2))
 		}
-	}
-	var errs []error
-	if len(m.Trust) > 0 && d.cfg.SetTrust != nil {
-		errs = append(errs, d.cfg.SetTrust(m.Trust))
 	}
 	errs = append(errs, d.expect(ctx, m.Policies))
 	d.registry = nil
@@ -349,6 +351,30 @@ func (d *Downlink) manifest(ctx context.Context, payload []byte) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// follow goes by newer keys of the server's, as far as the lists lead.
+func (d *Downlink) follow(ctx context.Context, lists [][]byte) error {
+	if len(lists) == 0 || d.cfg.SetTrust == nil {
+		return nil
+	}
+	was := d.cfg.Trust()
+	now, why := was.Follow(lists)
+	if now.Number == was.Number {
+		return why
+	}
+	if err := d.cfg.SetTrust(now); err != nil {
+		return errors.Join(why, err)
+	}
+	d.log.Warn("the server has other keys from now on", "list", now.Number, "keys", len(now.Keys))
+	lines := make([]string, len(now.Keys))
+	for i := range now.Keys {
+		lines[i] = now.Keys[i].Line()
+	}
+	if _, err := d.cfg.Record(ctx, edge.KindRegistry, map[string]any{"from": "server", "what": "keys", "list": now.Number, "keys": lines}); err != nil {
+		return errors.Join(why, fmt.Errorf("cannot journal the server's keys: %w", err))
+	}
+	return why
 }
 
 // missing lists the hashes that are needed and not here.

@@ -80,11 +80,12 @@ type gate struct {
 	records   []string
 	time      time.Time
 	trust     []wire.ServerKey
+	list      uint64
 }
 
 func newGate(t *testing.T) *gate {
 	g := &gate{t: t, dir: t.TempDir(), server: newKey("server", 1), clock: clock.NewFake(time.UnixMilli(1_000_000), 0), subs: map[string]func(string, []byte){}, peers: map[string]edge.EntryRef{}, archive: map[string][]byte{}}
-	g.trust = []wire.ServerKey{{ID: "server", Public: g.server.Public(), Uses: []wire.Use{wire.UseReceipts, wire.UseRegistry, wire.UsePolicy, wire.UseCommands}}}
+	g.trust = []wire.ServerKey{{ID: "server", Public: g.server.Public(), Uses: wire.AllUses()}}
 	var err error
 	if g.device, err = age.GenerateX25519Identity(); err != nil {
 		t.Fatal(err)
@@ -212,8 +213,8 @@ func (g *gate) open(r io.Reader, limit int64) ([]byte, error) {
 // start runs a downlink until stop.
 func (g *gate) start() (stop func()) {
 	g.t.Helper()
-	d, err := New(Config{Site: "s", Gate: "g", Dir: g.dir, Trust: func() []wire.ServerKey { return g.trust },
-		SetTrust: func(k []wire.ServerKey) error { g.trust = k; return nil },
+	d, err := New(Config{Site: "s", Gate: "g", Dir: g.dir, Trust: func() wire.Trust { return wire.Trust{V: wire.Version, Number: g.list, Keys: g.trust} },
+		SetTrust: func(t wire.Trust) error { g.list, g.trust = t.Number, t.Keys; return nil },
 		Nonces:   func() (string, string) { return "now", "before" }, Open: g.open, Clock: g.clock,
 		SetServer: func(t time.Time) { g.time = t },
 		Record: func(_ context.Context, k edge.Kind, data any) (edge.EntryRef, error) {
@@ -436,7 +437,8 @@ func TestPolicyTimeAndTrust(t *testing.T) {
 		next := newKey("next", 3)
 		g.manifest(wire.ManifestBody{Nonce: g.requests[0].Nonce, Time: 5_000_000,
 			Policies: []wire.PolicyRef{{Hash: h, Version: 1}},
-			Trust:    append(g.trust, wire.ServerKey{ID: "next", Public: next.Public(), Uses: []wire.Use{wire.UseRegistry}})})
+			Trust:    []wire.ServerKey{{ID: "other", Public: next.Public(), Uses: []wire.Use{wire.UseRegistry}}}, // says nothing
+			Lists:    [][]byte{g.keys(1, g.server, append(g.trust, wire.ServerKey{ID: "next", Public: next.Public(), Uses: []wire.Use{wire.UseRegistry}})...)}})
 		if want := time.UnixMilli(5_001_000); !g.time.Equal(want) {
 			t.Errorf("server time %v, want %v", g.time, want)
 		}
@@ -451,16 +453,82 @@ func TestPolicyTimeAndTrust(t *testing.T) {
 		g.time = time.Time{}
 		time.Sleep(time.Second)
 		g.say(wire.TypeManifest, "s", "g", wire.Manifest, wire.ManifestBody{V: 1, Nonce: g.requests[0].Nonce, Time: 1}, next)
-		if !g.time.IsZero() || len(g.records) != 0 {
+		if !g.time.IsZero() || len(g.records) != 1 || !strings.Contains(g.records[0], "what:keys") {
 			t.Errorf("server time %v, records %q", g.time, g.records)
 		}
 		// Nobody else may.
 		g.say(wire.TypeManifest, "s", "g", wire.Manifest, wire.ManifestBody{V: 1}, newKey("server", 9))
 		g.say(wire.TypeManifest, "t", "g", wire.Manifest, wire.ManifestBody{V: 1}, g.server)
-		if len(g.records) != 1 {
+		if len(g.records) != 2 {
 			t.Errorf("records %q", g.records)
 		}
 	})
+}
+
+// keys is a list of keys as a key signs it.
+func (g *gate) keys(number uint64, by key, keys ...wire.ServerKey) []byte {
+	g.t.Helper()
+	b, err := wire.SignTrust(wire.Trust{Number: number, Keys: keys}, 1, by)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return b
+}
+
+// A gate that was away while keys were exchanged, the root's too, follows the lists
+// from the keys that it knows to those of now; nothing else makes it believe one.
+func TestKeysAreFollowed(t *testing.T) {
+	const all = "receipts registry policy commands"
+	sk := func(k key, uses string) wire.ServerKey {
+		x := wire.ServerKey{ID: k.Name(), Public: k.Public()}
+		for u := range strings.FieldsSeq(uses) {
+			x.Uses = append(x.Uses, wire.Use(u))
+		}
+		return x
+	}
+	k1, k2, k3, r1, r2, thief := newKey("server", 1), newKey("server", 2), newKey("server", 3), newKey("root", 11), newKey("root", 12), newKey("root", 13)
+	for name, c := range map[string]struct {
+		lists func(g *gate) [][]byte
+		by    key // of the manifest
+		list  uint64
+		works bool
+	}{
+		"two rotations": {func(g *gate) [][]byte {
+			return [][]byte{g.keys(1, r1, sk(r1, "trust"), sk(k1, all), sk(k2, all)), g.keys(2, r1, sk(r1, "trust"), sk(k2, all)), g.keys(3, r1, sk(r1, "trust"), sk(k3, all))}
+		}, k3, 3, true},
+		"the root too": {func(g *gate) [][]byte {
+			return [][]byte{g.keys(1, r1, sk(r2, "trust"), sk(k1, all)), g.keys(2, r2, sk(r2, "trust"), sk(k2, all))}
+		}, k2, 2, true},
+		"by a root that has gone": {func(g *gate) [][]byte {
+			return [][]byte{g.keys(1, r1, sk(r2, "trust"), sk(k1, all)), g.keys(2, r1, sk(r1, "trust"), sk(k2, all))}
+		}, k2, 1, false},
+		"by the server's own key":  {func(g *gate) [][]byte { return [][]byte{g.keys(1, k1, sk(r1, "trust"), sk(k2, all))} }, k2, 0, false},
+		"by somebody":              {func(g *gate) [][]byte { return [][]byte{g.keys(1, thief, sk(thief, "trust"), sk(k2, all))} }, k2, 0, false},
+		"a gap":                    {func(g *gate) [][]byte { return [][]byte{g.keys(2, r2, sk(r2, "trust"), sk(k2, all))} }, k2, 0, false},
+		"a retired key's manifest": {func(g *gate) [][]byte { return [][]byte{g.keys(1, r1, sk(r1, "trust"), sk(k2, all))} }, k1, 1, false},
+		"not a list":               {func(g *gate) [][]byte { return [][]byte{[]byte("x")} }, k2, 0, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				g := newGate(t)
+				g.trust = []wire.ServerKey{sk(r1, "trust"), sk(k1, all)}
+				defer g.start()()
+				g.connect()
+				g.say(wire.TypeManifest, "s", "g", wire.Manifest, wire.ManifestBody{V: 1, Nonce: g.requests[0].Nonce, Time: 5_000_000, Lists: c.lists(g)}, c.by)
+				if g.list != c.list || g.time.IsZero() == c.works {
+					t.Errorf("list %d, time %v, records %q; want list %d", g.list, g.time, g.records, c.list)
+				}
+				if !c.works || c.list < 2 {
+					return
+				}
+				// Played back, an old list brings no key back.
+				g.say(wire.TypeManifest, "s", "g", wire.Manifest, wire.ManifestBody{V: 1, Lists: c.lists(g)[:1]}, k1)
+				if g.list != c.list {
+					t.Errorf("list %d after an old one was played back", g.list)
+				}
+			})
+		})
+	}
 }
 
 // bundle sends one, as the server publishes it.

@@ -23,7 +23,7 @@ func FuzzSignedBodies(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte) {
 		g := newGate(t)
 		g.trust[0].Uses = append(g.trust[0].Uses, wire.UseRegistry)
-		d, err := New(Config{Site: "s", Gate: "g", Dir: g.dir, Trust: func() []wire.ServerKey { return g.trust },
+		d, err := New(Config{Site: "s", Gate: "g", Dir: g.dir, Trust: func() wire.Trust { return wire.Trust{V: wire.Version, Number: g.list, Keys: g.trust} },
 			Nonces: func() (string, string) { return "now", "before" }, Open: g.open, Clock: g.clock, SetServer: func(time.Time) {},
 			Record:   func(context.Context, edge.Kind, any) (edge.EntryRef, error) { return edge.EntryRef{}, nil },
 			Registry: registry{g}, Policies: policies{g}, Peers: g, Commands: g}, g, slog.New(slog.DiscardHandler))

@@ -30,13 +30,13 @@ type Transport interface {
 }
 
 // Config says who asks. Request is complete but for its signature. The server is
-// known by its Pin, at the first time, or by its Keys.
+// known by its Pin, at the first time, or by its keys.
 type Config struct {
 	Request wire.Enrol
 	Signer  edge.Signer
 	Open    func(r io.Reader, limit int64) ([]byte, error)
 	Pin     string
-	Keys    []wire.ServerKey
+	Trust   wire.Trust
 	Again   time.Duration // between requests; 0 = 3 s
 	Says    func(string)  // what the server lets the person know; nil = nobody
 	Log     *slog.Logger
@@ -143,7 +143,7 @@ func (e *Enrolment) take(payload []byte) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, s := range e.sent {
-		a, err := Open(m.Sealed, &s.q, e.cfg.Open, e.cfg.Pin, e.cfg.Keys)
+		a, err := Open(m.Sealed, &s.q, e.cfg.Open, e.cfg.Pin, e.cfg.Trust)
 		if err != nil {
 			e.cfg.Log.Warn("an answer that cannot be believed", "err", err)
 			return
@@ -162,9 +162,9 @@ func (e *Enrolment) take(payload []byte) {
 // Open reads an answer to q from a server that is known by its keys or else by
 // its pin. With neither, the answer itself says who the server is: for one that
 // was carried by hand from the server. The nonce is the caller's to compare.
-func Open(sealed []byte, q *wire.Enrol, open func(r io.Reader, limit int64) ([]byte, error), pin string, keys []wire.ServerKey) (*wire.Approval, error) {
-	if len(keys) > 0 {
-		return wire.OpenApproval(sealed, q, open, keys)
+func Open(sealed []byte, q *wire.Enrol, open func(r io.Reader, limit int64) ([]byte, error), pin string, known wire.Trust) (*wire.Approval, error) {
+	if len(known.Keys) > 0 {
+		return wire.OpenApproval(sealed, q, open, known)
 	}
 	var inner []byte
 	named, err := claimed(sealed, open, &inner)
@@ -175,7 +175,7 @@ func Open(sealed []byte, q *wire.Enrol, open func(r io.Reader, limit int64) ([]b
 		return nil, fmt.Errorf("%w: the server's pin is %s, the invitation says %s", wire.ErrUntrusted, wire.ShowCode(wire.PinOf(named.Public)), wire.ShowCode(pin))
 	}
 	again := func(io.Reader, int64) ([]byte, error) { return inner, nil }
-	return wire.OpenApproval(sealed, q, again, []wire.ServerKey{named})
+	return wire.OpenApproval(sealed, q, again, wire.Trust{Keys: []wire.ServerKey{named}})
 }
 
 // claimed is the server's key as the answer itself names it.

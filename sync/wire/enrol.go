@@ -186,6 +186,8 @@ type Approval struct {
 	Trust     string `json:"trust"`     // the gate's trust file; the server's own key is its first line
 	SiteKey   string `json:"site_key"`  // the site's key file
 	Recipient string `json:"recipient"` // age: backups can be read by the community
+	// Lists lead from keys that the device knows to those of now, as in a manifest.
+	Lists [][]byte `json:"lists,omitempty"`
 }
 
 // SealApproval signs an approval and encrypts it to the device that asked.
@@ -221,12 +223,18 @@ func SealApproval(a Approval, q *Enrol, at int64, s edge.Signer) ([]byte, error)
 
 // OpenApproval reads an answer to q. open decrypts; keys are those that may sign
 // one.
-func OpenApproval(sealed []byte, q *Enrol, open func(r io.Reader, limit int64) ([]byte, error), keys []ServerKey) (*Approval, error) {
+func OpenApproval(sealed []byte, q *Enrol, open func(r io.Reader, limit int64) ([]byte, error), known Trust) (*Approval, error) {
 	plain, err := open(bytes.NewReader(sealed), 1<<20)
 	if err != nil {
 		return nil, fmt.Errorf("the approval is not for this device: %w", err)
 	}
-	e, err := OpenEnvelope(plain, TypeApproval, q.Site, q.Gate, UseRegistry, keys)
+	e, err := OpenEnvelope(plain, TypeApproval, q.Site, q.Gate, UseRegistry, known.Keys)
+	if errors.Is(err, ErrUntrusted) {
+		// A device that slept while keys were exchanged; what keeps it from following
+		// the lists is that the answer stays untrusted.
+		now, _ := known.Follow(PeekLists(plain))
+		e, err = OpenEnvelope(plain, TypeApproval, q.Site, q.Gate, UseRegistry, now.Keys)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -124,7 +124,7 @@ func TestApprovals(t *testing.T) {
 	known := func(k key, use wire.Use) []wire.ServerKey {
 		return []wire.ServerKey{{ID: server.name, Public: k.Public(), Uses: []wire.Use{use}}}
 	}
-	a, err := wire.OpenApproval(sealed, &q, opener(id), known(server, wire.UseRegistry))
+	a, err := wire.OpenApproval(sealed, &q, opener(id), wire.Trust{Keys: known(server, wire.UseRegistry)})
 	if err != nil || a.Nonce != q.Nonce || a.Time != when.UnixMilli() || a.Community != "pine" || a.URL != "mqtts://b:8883" {
 		t.Fatalf("%+v, %v", a, err)
 	}
@@ -135,27 +135,27 @@ func TestApprovals(t *testing.T) {
 	elsewhere.Community = "oak"
 	for name, open := range map[string]func() error{
 		"another device": func() error {
-			_, err := wire.OpenApproval(sealed, &q, opener(stranger), known(server, wire.UseRegistry))
+			_, err := wire.OpenApproval(sealed, &q, opener(stranger), wire.Trust{Keys: known(server, wire.UseRegistry)})
 			return err
 		},
 		"another server": func() error {
-			_, err := wire.OpenApproval(sealed, &q, opener(id), known(device, wire.UseRegistry))
+			_, err := wire.OpenApproval(sealed, &q, opener(id), wire.Trust{Keys: known(device, wire.UseRegistry)})
 			return err
 		},
 		"a key for something else": func() error {
-			_, err := wire.OpenApproval(sealed, &q, opener(id), known(server, wire.UsePolicy))
+			_, err := wire.OpenApproval(sealed, &q, opener(id), wire.Trust{Keys: known(server, wire.UsePolicy)})
 			return err
 		},
 		"another gate": func() error {
-			_, err := wire.OpenApproval(sealed, &moved, opener(id), known(server, wire.UseRegistry))
+			_, err := wire.OpenApproval(sealed, &moved, opener(id), wire.Trust{Keys: known(server, wire.UseRegistry)})
 			return err
 		},
 		"another community": func() error {
-			_, err := wire.OpenApproval(sealed, &elsewhere, opener(id), known(server, wire.UseRegistry))
+			_, err := wire.OpenApproval(sealed, &elsewhere, opener(id), wire.Trust{Keys: known(server, wire.UseRegistry)})
 			return err
 		},
 		"cut off": func() error {
-			_, err := wire.OpenApproval(sealed[:len(sealed)-20], &q, opener(id), known(server, wire.UseRegistry))
+			_, err := wire.OpenApproval(sealed[:len(sealed)-20], &q, opener(id), wire.Trust{Keys: known(server, wire.UseRegistry)})
 			return err
 		},
 	} {
@@ -181,7 +181,7 @@ func FuzzEnrol(f *testing.F) {
 			}
 		}
 		if len(m.Sealed) > 0 {
-			_, _ = wire.OpenApproval(m.Sealed, &q, opener(id), nil)
+			_, _ = wire.OpenApproval(m.Sealed, &q, opener(id), wire.Trust{})
 		}
 		if i, err := wire.ParseInvitation(invitation); err == nil {
 			if j, err := wire.ParseInvitation(i.String()); err != nil || j != i {

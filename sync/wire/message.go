@@ -22,6 +22,7 @@ type Request struct {
 	Policy   string     `json:"policy"`          // SetOf the bundles in force, empty = none
 	Want     []string   `json:"want,omitempty"`  // hashes of chunks and bundles
 	Peers    []PeerMark `json:"peers,omitempty"` // what was applied of the peers' deltas
+	Trust    uint64     `json:"trust,omitempty"` // number of the list of the server's keys; 0 = as enrolled
 }
 
 // PeerMark says that all deltas of the peer's entries below Next were applied:
@@ -39,7 +40,12 @@ type ManifestBody struct {
 	Time     int64        `json:"time"`  // the server's, UTC ms
 	Registry *RegistryRef `json:"registry,omitempty"`
 	Policies []PolicyRef  `json:"policies,omitempty"`
-	Trust    []ServerKey  `json:"trust,omitempty"` // the server keys from now on; empty = as they are
+	// Trust names the server's keys, for people: a gate goes by Lists.
+	Trust []ServerKey `json:"trust,omitempty"`
+	// Lists are the lists of the server's keys since the one that the gate has, in
+	// order, each an envelope of its own: they lead from keys that the gate knows to
+	// those of now, also when it knows none that has signed the manifest.
+	Lists [][]byte `json:"lists,omitempty"`
 }
 
 // RegistryRef is a snapshot of the registry: rows in chunks, in order.

@@ -10,12 +10,11 @@ import (
 	"gatehouse/edge"
 	"gatehouse/edge/registry"
 	"gatehouse/sync/downlink"
-	"gatehouse/sync/wire"
 )
 
 // newDownlink connects what the server sends with what it changes.
-func newDownlink(a *App, l *link, keys func() []wire.ServerKey) (*downlink.Downlink, error) {
-	return downlink.New(downlink.Config{Site: a.cfg.Site, Gate: a.cfg.Gate, Dir: filepath.Join(a.cfg.State, "downlink"), Trust: keys, Nonces: l.up.Nonces,
+func newDownlink(a *App, l *link, trust *trusted) (*downlink.Downlink, error) {
+	return downlink.New(downlink.Config{Site: a.cfg.Site, Gate: a.cfg.Gate, Dir: filepath.Join(a.cfg.State, "downlink"), Trust: trust.get, SetTrust: trust.set, Nonces: l.up.Nonces,
 		Open: a.Identity.Open, Clock: a.Clock, SetServer: a.Clock.SetServer, Record: a.record, Registry: replaceable{a.Registry}, Policies: a.Policies, Peers: a.Journal,
 		Commands: commands{a}}, l.client, a.log.With("part", "sync"))
 }

@@ -79,7 +79,7 @@ func tlsKey(cfg *config.Gate) (*ecdsa.PrivateKey, error) {
 // what names the rest comes last: after a power cut the device is enrolled or it is
 // not, and has its former certificate or the next.
 func Install(cfg *config.Gate, a *wire.Approval, log *slog.Logger) error {
-	if _, err := parseTrust("approval", []byte(a.Trust)); err != nil {
+	if _, err := wire.ParseTrust("approval", []byte(a.Trust)); err != nil {
 		return err
 	}
 	if !x509.NewCertPool().AppendCertsFromPEM([]byte(a.CA)) {
@@ -130,7 +130,7 @@ type Asker struct {
 	ID     *identity.Identity
 	Server string                           // host:port
 	Pin    string                           // of the server's key, at the first time
-	Keys   []wire.ServerKey                 // known from then on
+	Trust  wire.Trust                       // its keys, known from then on
 	CA     string                           // file; empty = the broker is not checked: the answer is signed and sealed
 	Floor  func() (t time.Time, exact bool) // with CA
 	Says   func(string)                     // what the server lets the person know
@@ -162,7 +162,7 @@ func (k Asker) Ask(ctx context.Context) (*enrol.Answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := enrol.New(enrol.Config{Request: q, Signer: k.ID.Signer(), Open: k.ID.Open, Pin: k.Pin, Keys: k.Keys, Says: k.Says, Log: k.Log}, client)
+	e := enrol.New(enrol.Config{Request: q, Signer: k.ID.Signer(), Open: k.ID.Open, Pin: k.Pin, Trust: k.Trust, Says: k.Says, Log: k.Log}, client)
 	ctx, stop := context.WithCancel(ctx)
 	ended := make(chan error, 1)
 	go func() { ended <- client.Run(ctx) }()
@@ -245,11 +245,11 @@ func (l *link) renewNow(ctx context.Context) error {
 	a := l.app
 	ctx, cancel := context.WithTimeout(ctx, l.pace.Try)
 	defer cancel()
-	keys, err := ReadTrust(a.cfg.Sync.Trust)
+	trust, err := ReadTrust(a.cfg.Sync.Trust)
 	if err != nil {
 		return err
 	}
-	got, err := Asker{Config: a.cfg, ID: a.Identity, Server: a.cfg.Enrolled.Server, Keys: keys, CA: a.cfg.Sync.CA, Floor: a.Clock.Floor, Log: a.log.With("part", "enrol"),
+	got, err := Asker{Config: a.cfg, ID: a.Identity, Server: a.cfg.Enrolled.Server, Trust: trust, CA: a.cfg.Sync.CA, Floor: a.Clock.Floor, Log: a.log.With("part", "enrol"),
 		Says: func(s string) { a.log.Warn("the community server says to this device", "says", s) }}.Ask(ctx)
 	if got != nil {
 		// A signed word about the time, in answer to a nonce, whatever became of the rest.

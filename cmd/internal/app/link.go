@@ -32,14 +32,13 @@ type link struct {
 // newLink builds the transport, the uplink and the downlink. Nothing connects.
 func newLink(a *App) (*link, error) {
 	c := a.cfg.Sync
-	trust, err := ReadTrust(c.Trust)
+	trust, err := openTrust(c.Trust)
 	if err != nil {
 		if own := a.cfg.MayEnrol(); own != nil && a.cfg.Enrolled != nil {
 			err = fmt.Errorf("%w; this gate is enrolled, but %w", err, own)
 		}
 		return nil, err
 	}
-	keys := func() []wire.ServerKey { return trust }
 	offline, err := wire.Encode(wire.StatusMessage{V: wire.Version})
 	if err != nil {
 		return nil, err
@@ -69,17 +68,17 @@ func newLink(a *App) (*link, error) {
 	if l.client, err = mqtt.New(mc, log); err != nil {
 		return nil, err
 	}
-	l.up, err = uplink.New(uplink.Config{Community: a.cfg.Community, Site: a.cfg.Site, Gate: a.cfg.Gate, Server: c.URL, Device: a.Identity.Signer(), Trust: keys,
+	l.up, err = uplink.New(uplink.Config{Community: a.cfg.Community, Site: a.cfg.Site, Gate: a.cfg.Gate, Server: c.URL, Device: a.Identity.Signer(), Trust: trust.keys,
 		Entries: c.Batch, Bytes: c.Bytes, Age: c.Age, Window: c.Window, Resend: c.Resend, NoDictionary: !c.Dictionary, Status: a.statusMessage, Fork: a.fork,
 		Metered: uplink.Metered{Rate: c.Rate, Burst: c.Burst, QuietFrom: c.QuietFrom, QuietTo: c.QuietTo, Clock: a.Clock}}, a.Journal, l.client, log)
 	if err != nil {
 		return nil, err
 	}
-	if l.down, err = newDownlink(a, l, keys); err != nil {
+	if l.down, err = newDownlink(a, l, trust); err != nil {
 		return nil, err
 	}
 	a.Policies.trust = func() bundle.Trust {
-		return bundle.Trust{Community: a.cfg.Community, Site: a.cfg.Site, Keys: policyKeys(keys())}
+		return bundle.Trust{Community: a.cfg.Community, Site: a.cfg.Site, Keys: policyKeys(trust.keys())}
 	}
 	return l, nil
 }

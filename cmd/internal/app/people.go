@@ -79,7 +79,7 @@ func (a *App) authorities() []note.Verifier {
 		if err != nil {
 			a.log.Error("the keys of the inspectors' authorities cannot be read", "err", err)
 		}
-		for _, k := range more {
+		for _, k := range more.Keys {
 			v, err := edge.HeadVerifier(k.ID, k.Public)
 			if err != nil {
 				continue // no key of this kind signs notes

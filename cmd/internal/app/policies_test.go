@@ -94,7 +94,7 @@ func (g *policyGate) start() {
 		}
 		return edge.EntryRef{}, g.fail
 	}
-	keys := []wire.ServerKey{{ID: "community", Public: communityKey.Public(), Uses: allUses},
+	keys := []wire.ServerKey{{ID: "community", Public: communityKey.Public(), Uses: wire.AllUses()},
 		{ID: "city", Public: cityKey.Public(), Uses: []wire.Use{wire.PolicyOf("city")}}}
 	g.p.trust = func() bundle.Trust { return bundle.Trust{Community: "c", Site: "s", Keys: policyKeys(keys)} }
 	if err := g.p.Started(g.t.Context()); err != nil && g.fail == nil {

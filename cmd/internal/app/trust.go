@@ -1,17 +1,14 @@
 package app
 
 import (
-	"bufio"
-	"bytes"
-	"crypto/ed25519"
-	"encoding/base64"
 	"fmt"
 	"os"
 	"slices"
-	"strings"
+	"sync/atomic"
 
 	"golang.org/x/mod/sumdb/note"
 
+	"gatehouse/cmd/internal/config"
 	"gatehouse/edge"
 	"gatehouse/edge/bundle"
 	"gatehouse/sync/wire"
@@ -23,52 +20,43 @@ func TrustLine(s edge.Signer) (string, error) {
 	return note.NewEd25519VerifierKey(s.Name(), s.Public())
 }
 
-var allUses = []wire.Use{wire.UseReceipts, wire.UseRegistry, wire.UsePolicy, wire.UseCommands}
-
-// ReadTrust reads a trust file: a server key on each line, after it the uses it
-// has (receipts, registry, policy, commands, or policy:LAYER for the policy of one
-// layer, policy: for the site's own; none = all), # for comments.
-func ReadTrust(path string) ([]wire.ServerKey, error) {
+// ReadTrust reads a trust file, in the form of [wire.ParseTrust].
+func ReadTrust(path string) (wire.Trust, error) {
 	src, err := os.ReadFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("cannot read the server's keys: %w (communityd trust prints them)", err)
+		return wire.Trust{}, fmt.Errorf("cannot read the server's keys: %w (communityd trust prints them)", err)
 	}
-	return parseTrust(path, src)
+	return wire.ParseTrust(path, src)
 }
 
-func parseTrust(path string, src []byte) ([]wire.ServerKey, error) {
-	var keys []wire.ServerKey
-	sc := bufio.NewScanner(bytes.NewReader(src))
-	for n := 1; sc.Scan(); n++ {
-		f := strings.Fields(sc.Text())
-		if len(f) == 0 || strings.HasPrefix(f[0], "#") {
-			continue
-		}
-		v, err := note.NewVerifier(f[0])
-		if err != nil {
-			return nil, fmt.Errorf("%s:%d: not a key as communityd trust prints it: %w", path, n, err)
-		}
-		// The verifier hides the key: name, hash, then algorithm and key in base64.
-		raw, err := base64.StdEncoding.DecodeString(strings.SplitN(f[0], "+", 3)[2])
-		if err != nil || len(raw) != 1+ed25519.PublicKeySize {
-			return nil, fmt.Errorf("%s:%d: not an Ed25519 key", path, n)
-		}
-		k := wire.ServerKey{ID: v.Name(), Public: raw[1:], Uses: allUses}
-		if len(f) > 1 {
-			k.Uses = nil
-			for _, u := range f[1:] {
-				if _, ok := wire.Use(u).Layer(); !ok && !slices.Contains(allUses, wire.Use(u)) {
-					return nil, fmt.Errorf("%s:%d: %q is not one of receipts, registry, policy, policy:LAYER, commands", path, n, u)
-				}
-				k.Uses = append(k.Uses, wire.Use(u))
-			}
-		}
-		keys = append(keys, k)
+// trusted is the server's keys that the gate goes by, and the file that has them.
+type trusted struct {
+	path string
+	now  atomic.Pointer[wire.Trust]
+}
+
+func openTrust(path string) (*trusted, error) {
+	now, err := ReadTrust(path)
+	if err != nil {
+		return nil, err
 	}
-	if len(keys) == 0 {
-		return nil, fmt.Errorf("%s: holds no key", path)
+	t := &trusted{path: path}
+	t.now.Store(&now)
+	return t, nil
+}
+
+func (t *trusted) get() wire.Trust { return *t.now.Load() }
+
+func (t *trusted) keys() []wire.ServerKey { return t.now.Load().Keys }
+
+// set goes by other keys from now on. They hold also where they cannot be kept:
+// after a start the server says them again.
+func (t *trusted) set(now wire.Trust) error {
+	t.now.Store(&now)
+	if err := config.WriteKey(t.path, []byte(now.Text())); err != nil {
+		return fmt.Errorf("cannot keep the server's keys in %s: %w", t.path, err)
 	}
-	return keys, nil
+	return nil
 }
 
 // policyKeys are those of the server's keys that may sign policies.

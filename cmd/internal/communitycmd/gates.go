@@ -11,10 +11,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/mod/sumdb/note"
 
-	"gatehouse/edge"
-	"gatehouse/edge/identity"
 	"gatehouse/sync/community"
 	"gatehouse/sync/wire"
 )
@@ -203,41 +200,5 @@ func (b *base) alerts() *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&site, "site", "", "only this `site`")
-	return c
-}
-
-func (b *base) trust() *cobra.Command {
-	var authority string
-	c := &cobra.Command{
-		Use:   "trust",
-		Short: "Print the server's key as a gate's trust file and an auditor need it",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			signer := b.signer
-			if authority != "" {
-				signer = func() (edge.Signer, error) {
-					if b.keys == "" {
-						return nil, fmt.Errorf("--keys is missing: the folder of the authority's keys")
-					}
-					id, err := identity.Open(b.keys, authority)
-					if err != nil {
-						return nil, fmt.Errorf("cannot open the authority's keys: %w", err)
-					}
-					return id.Signer(), nil
-				}
-			}
-			s, err := signer()
-			if err != nil {
-				return err
-			}
-			vkey, err := note.NewEd25519VerifierKey(s.Name(), s.Public())
-			if err != nil {
-				return err
-			}
-			fmt.Fprintln(cmd.OutOrStdout(), vkey)
-			return nil
-		},
-	}
-	c.Flags().StringVar(&authority, "authority", "", "print instead the key of an authority of this `name`, in --keys, which countersigns policies")
 	return c
 }

@@ -147,12 +147,12 @@ func (o *options) again(ctx context.Context, cfg *config.Gate, id *identity.Iden
 	show(out, cfg, id)
 	ctx, cancel := context.WithTimeout(ctx, o.wait)
 	defer cancel()
-	keys, err := app.ReadTrust(cfg.Sync.Trust)
+	trust, err := app.ReadTrust(cfg.Sync.Trust)
 	if err != nil {
 		return err
 	}
 	// The answer is believed by the keys; the broker needs no more trust than that.
-	if _, err := (app.Asker{Config: cfg, ID: id, Server: cfg.Enrolled.Server, Keys: keys, Says: func(s string) { fmt.Fprintln(out, "the server says:", s) },
+	if _, err := (app.Asker{Config: cfg, ID: id, Server: cfg.Enrolled.Server, Trust: trust, Says: func(s string) { fmt.Fprintln(out, "the server says:", s) },
 		Log: slog.New(slog.NewTextHandler(errOut, nil))}).Ask(ctx); err != nil {
 		return err
 	}
@@ -245,18 +245,18 @@ func (o *options) install(ctx context.Context, cfg *config.Gate, id *identity.Id
 		pin = inv.Pin
 	}
 	q := wire.Enrol{Community: cfg.Community, Site: cfg.Site, Gate: cfg.Gate}
-	a, err := enrol.Open(m.Sealed, &q, id.Open, pin, nil)
+	a, err := enrol.Open(m.Sealed, &q, id.Open, pin, wire.Trust{})
 	if err != nil {
 		return err
 	}
 	if err := app.Install(cfg, a, slog.New(slog.NewTextHandler(errOut, nil))); err != nil {
 		return err
 	}
-	keys, err := app.ReadTrust(cfg.KeyFile(config.FileTrust))
+	trust, err := app.ReadTrust(cfg.KeyFile(config.FileTrust))
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "approved by %s, pin %s\n", keys[0].ID, wire.ShowCode(wire.PinOf(keys[0].Public)))
+	fmt.Fprintf(out, "approved by %s, pin %s\n", trust.Keys[0].ID, wire.ShowCode(wire.PinOf(trust.Keys[0].Public)))
 	return o.done(ctx, cfg, out)
 }
 

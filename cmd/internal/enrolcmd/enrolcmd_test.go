@@ -114,8 +114,8 @@ func newEstate(t *testing.T) *estate {
 	return e
 }
 
-// serve runs the community server until the test ends.
-func (e *estate) serve(t *testing.T, args ...string) {
+// serve runs the community server until the test ends, or it is stopped.
+func (e *estate) serve(t *testing.T, args ...string) (end func()) {
 	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
 	c := communitycmd.New("test")
@@ -125,12 +125,13 @@ func (e *estate) serve(t *testing.T, args ...string) {
 	c.SetArgs(append([]string{"run", "--store", filepath.Join(e.dir, "c.db"), "--community", "lakeside"}, args...))
 	done := make(chan error, 1)
 	go func() { done <- c.ExecuteContext(ctx) }()
-	t.Cleanup(func() {
+	end = sync.OnceFunc(func() {
 		stop()
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
 	})
+	t.Cleanup(end)
 	waitFor(t, "the server runs", func() bool {
 		select {
 		case err := <-done:
@@ -140,6 +141,7 @@ func (e *estate) serve(t *testing.T, args ...string) {
 		}
 		return strings.Contains(said.String(), "connected to the broker")
 	})
+	return end
 }
 
 // The sample configuration of Mosquitto, with the community's certificates: a gate
