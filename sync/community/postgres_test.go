@@ -162,6 +162,7 @@ func TestPostgres(t *testing.T) {
 		"enrol":       testEnrol,
 		"carried":     testCarried,
 		"bounds":      testBounds,
+		"trust":       testTrust,
 		"leaps":       testTimeLeaps,
 		"retire_late": testRetireLate,
 		"remains": func(t *testing.T, where string) {

@@ -344,3 +344,67 @@ func testBounds(t *testing.T, where string) {
 	}
 	x.want(t, x.send(t, b, 0, 1), 1)
 }
+
+func TestTrust(t *testing.T) { testTrust(t, filepath.Join(t.TempDir(), "c.db")) }
+
+// A server with another key answers what its predecessor has stored by its own, and
+// gives each gate the lists that lead to it.
+func testTrust(t *testing.T, where string) {
+	ctx := context.Background()
+	s, b, stop := start(t, where)
+	d := newDevice("estate", "east", 7, 1)
+	register(t, s, d, "")
+	d.addLines(20)
+	d.want(t, d.send(t, b, 0, 20), 20)
+	key := func(k key, uses ...wire.Use) wire.ServerKey {
+		if uses == nil {
+			uses = wire.AllUses()
+		}
+		return wire.ServerKey{ID: k.Name(), Public: k.Public(), Uses: uses}
+	}
+	next := newKey(serverKey.name, 98)
+	list := func(n uint64, by edge.Signer, keys ...wire.ServerKey) []byte {
+		t.Helper()
+		p, err := wire.SignTrust(wire.Trust{Number: n, Keys: keys}, 1, by)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	for name, p := range map[string][]byte{
+		"a gap":             list(2, serverKey, key(serverKey)),
+		"without this key":  list(1, serverKey, key(next)),
+		"not for receipts":  list(1, serverKey, key(next), key(serverKey, wire.UseRegistry, wire.UseCommands)),
+		"by somebody":       list(1, newKey("x", 5), key(serverKey)),
+		"by one without it": list(1, next, key(serverKey), key(next, wire.UsePolicy)),
+	} {
+		if _, err := s.PublishTrust(ctx, p); err == nil {
+			t.Errorf("%s: it was published", name)
+		}
+	}
+	if _, err := s.PublishTrust(ctx, list(1, serverKey, key(serverKey), key(next))); err != nil {
+		t.Fatal(err)
+	}
+	for have, want := range []int{1, 0} {
+		if m := d.ask(t, b, wire.Request{Nonce: fmt.Sprint("n", have), Trust: uint64(have)}); len(m.Lists) != want {
+			t.Errorf("a gate with list %d is given %d", have, len(m.Lists))
+		}
+	}
+	stop()
+	s, b, _ = start(t, where, func(c *Config) { c.Signer = next })
+	if _, err := s.PublishTrust(ctx, list(2, next, key(next))); err != nil {
+		t.Fatal(err)
+	}
+	r := d.send(t, b, 10, 20)
+	dv, err := edge.HeadVerifier(d.key.name, d.key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	sv, err := wire.CosignatureVerifier(next.name, next.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := wire.OpenReceipt(r, edge.Origin(community, d.site, d.gate, d.epoch), dv, sv); err != nil {
+		t.Errorf("what came again is not receipted by the new key: %v", err)
+	}
+}
