@@ -74,6 +74,7 @@ type Deps struct {
 	Registry Registry
 	Journal  Journal
 	Policy   func() *policy.Policy
+	Plan     func() *edge.PlanFacts // in force, nil for none; may be nil
 	Clock    edge.Clock
 	CardHash func(edge.Credential) string // of an unknown card, 16 hex digits
 	IDs      *IDs
@@ -656,6 +657,9 @@ func (l *Lane) gather(p *presentation, pol *policy.Policy, s edge.Stamp) (*edge.
 	if p.guard != (edge.GuardFacts{}) {
 		g := p.guard
 		f.Guard = &g
+	}
+	if l.deps.Plan != nil {
+		f.Plan = l.deps.Plan()
 	}
 	if l.cfg.Area != "" {
 		f.Area = &edge.AreaFacts{Tier: pol.Tier(l.cfg.Area)}

@@ -327,6 +327,7 @@ type setup struct {
 	mod         func(*Config)
 	mutate      func(*PassageDevices)
 	devices     func(*Devices)
+	plan        func() *edge.PlanFacts
 }
 
 // closedEstate is the sample policy; loading it compiles every expression.
@@ -353,7 +354,7 @@ func start(t *testing.T, s setup) *rig {
 	t.Helper()
 	r := &rig{t: t, j: &memory{cells: map[edge.Cell]edge.CellValue{}}, clk: clock.NewFake(time.Date(2026, 3, 2, 2, 0, 0, 0, time.UTC), 480)}
 	deps := testDeps(t, r.j)
-	deps.Clock = r.clk
+	deps.Clock, deps.Plan = r.clk, s.plan
 	r.fire = NewFire(deps)
 	r.barrier, r.beam, r.firein = &barrier{}, &contact{changes: make(chan bool)}, &contact{changes: make(chan bool)}
 	dev := PassageDevices{Barrier: r.barrier, Beam: r.beam, Fire: r.firein}

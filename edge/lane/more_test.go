@@ -166,3 +166,34 @@ func TestHeldBeforeTwoScanners(t *testing.T) {
 		t.Errorf("%q", lines)
 	}
 }
+
+// The plan in force is among the facts of what is decided from then on.
+func TestPlanIsAFact(t *testing.T) {
+	var now *edge.PlanFacts
+	lines := played(t, setup{plan: func() *edge.PlanFacts { return now }}, func(r *rig) {
+		r.card("anna")
+		r.temp(36.4)
+		r.walk()
+		r.wait(5 * time.Second)
+		now = &edge.PlanFacts{Name: "mass_testing", Drill: true}
+		r.card("ben")
+		r.temp(36.4)
+		r.walk()
+		r.wait(5 * time.Second)
+		with, without := 0, 0
+		r.j.count(func(e *edge.Entry) bool {
+			switch {
+			case e.Kind != edge.KindDecision:
+			case e.Facts.Plan == nil:
+				without++
+			case *e.Facts.Plan == *now:
+				with++
+			}
+			return false
+		})
+		if with != 1 || without != 1 {
+			r.t.Errorf("%d decisions with the plan, %d without", with, without)
+		}
+	})
+	wantLine(t, lines, "result=passed", "position:p2")
+}

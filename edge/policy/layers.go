@@ -437,6 +437,23 @@ func (p *Policy) Tier(area string) edge.Tier {
 	return edge.TierNormal
 }
 
+// Plans are the names of the emergency plans that rules speak of, those of the
+// layers above included.
+func (p *Policy) Plans() []string {
+	var out []string
+	for l := p; l != nil; l = l.up {
+		for _, r := range l.rules {
+			for _, v := range r.literals["plan.name"] {
+				if s, ok := v.(string); ok {
+					out = append(out, s)
+				}
+			}
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
 // AreaAt is an area's tier at a time, and the whole days it has lasted. While the
 // clock is not known, cases count and clean days do not: nothing relaxes.
 func (p *Policy) AreaAt(area string, t edge.TimeFacts) edge.AreaFacts {

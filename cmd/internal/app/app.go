@@ -75,6 +75,7 @@ type App struct {
 	Journal  *journal.Journal
 	Registry *registry.Registry
 	Policies *policies
+	plans    *plans
 	Console  *console.Console
 	People   *accounts.Accounts // nil = no console, or they cannot be opened
 	board    *boardWatch
@@ -134,12 +135,15 @@ func Build(ctx context.Context, cfg *config.Gate, o Options) (_ *App, err error)
 			return nil, err
 		}
 	}
-	if a.Policies, err = openPolicies(ctx, cfg, a.Registry, a.log); err != nil {
+	if a.Policies, err = openPolicies(ctx, cfg, a.Registry, a.log); err == nil {
+		a.plans, err = openPlans(filepath.Join(cfg.State, "plan"), a.Policies.Current, a.log)
+	}
+	if err != nil {
 		return nil, err
 	}
 	a.Policies.record = a.record
 	a.board, a.metrics = a.newBoardWatch(), newMetrics(a)
-	if err := a.buildLanes(lane.Deps{Registry: a.Registry, Journal: a.counted(), Policy: a.Policies.Current, Clock: a.Clock, IDs: lane.FreshIDs(), Log: a.log, Timings: a.timing,
+	if err := a.buildLanes(lane.Deps{Registry: a.Registry, Journal: a.counted(), Policy: a.Policies.Current, Plan: a.plans.current, Clock: a.Clock, IDs: lane.FreshIDs(), Log: a.log, Timings: a.timing,
 		CardHash: func(c edge.Credential) string {
 			h := keys[0].Hash("unknown:" + c)
 			return hex.EncodeToString(h[:8])

@@ -3,9 +3,11 @@ package app
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"iter"
 	"path/filepath"
+	"time"
 
 	"gatehouse/edge"
 	"gatehouse/edge/registry"
@@ -33,6 +35,26 @@ type commands struct{ a *App }
 
 func (c commands) Do(ctx context.Context, cmd downlink.Command) (string, error) {
 	switch cmd.Name {
+	case "plan":
+		var args struct {
+			edge.PlanFacts
+			Off bool `json:"off"`
+		}
+		if err := json.Unmarshal(cmd.Args, &args); err != nil {
+			return "", fmt.Errorf("cannot read the command's arguments: %w", err)
+		}
+		if args.Off == (args.Name != "") {
+			return "", errors.New(`say which plan is in force, {"name": "..."}, or that none is, {"off": true}`)
+		}
+		if args.Off {
+			return c.a.plans.off()
+		}
+		return c.a.plans.on(args.PlanFacts)
+	case "purge":
+		// The daemon does it each hour: an order is for whoever wants to see it done.
+		keep := c.a.cfg.Journal.Retention
+		n, err := c.a.Journal.Purge(ctx, time.UnixMilli(c.a.Clock.Now().Time).Add(-keep))
+		return fmt.Sprintf("%d entries past their retention of %v destroyed", n, keep), err
 	case "reload":
 		return "the policy file was read again", c.a.Policies.Reload(ctx)
 	case "close", "open":

@@ -18,10 +18,18 @@ func (b *base) command() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "command SITE/GATE NAME [ARGUMENTS]",
 		Short: "Order a gate that is online to do something, once and now",
-		Long: `command hands an order (open, plan, reload, purge, ...) with its arguments, a
-JSON value, to the running server, which signs and sends it, and waits for what
-the gate says became of it. The gate carries it out at most once, and only while
-its nonce is the one it was issued for: an order that was delayed opens nothing.`,
+		Long: `command hands an order with its arguments, a JSON value, to the running server,
+which signs and sends it, and waits for what the gate says became of it. The gate
+carries it out at most once, and only while its nonce is the one it was issued for:
+an order that was delayed opens nothing. Orders are
+
+  close '{"lane": "in"}'            close the lane to everybody
+  open  '{"lane": "in"}'            open it again
+  plan  '{"name": "evacuation"}'    an emergency plan that the policy has rules for is
+                                    in force from now on; with "drill": true as a drill
+  plan  '{"off": true}'             no plan is in force any more
+  reload                            read the policy's files again
+  purge                             destroy what is past its retention now`,
 		Args: cobra.RangeArgs(2, 3),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			site, gate, err := siteGate(args[0])
