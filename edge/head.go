@@ -38,8 +38,9 @@ func ParseHead(text string) (Head, error) {
 	if err != nil || strconv.FormatUint(size, 10) != lines[1] {
 		return Head{}, fmt.Errorf("checkpoint size %q is not a decimal number", lines[1])
 	}
-	root, err := base64.StdEncoding.DecodeString(lines[2])
-	if err != nil || len(root) != sha256.Size {
+	// Strict, and compared: a decoder takes more than one text for the same bytes.
+	root, err := base64.StdEncoding.Strict().DecodeString(lines[2])
+	if err != nil || len(root) != sha256.Size || base64.StdEncoding.EncodeToString(root) != lines[2] {
 		return Head{}, fmt.Errorf("checkpoint root is not 32 bytes in base64")
 	}
 	if lines[0] == "" {

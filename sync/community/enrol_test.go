@@ -88,7 +88,8 @@ func testEnrol(t *testing.T, where string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := Open(ctx, where, Config{Community: community, Signer: serverKey, Log: slog.New(slog.DiscardHandler), Enrolment: &Enrolment{Authority: ca, Trust: "key\n", Recipient: "age1x",
+	enrolledWith := wire.ServerKey{ID: serverKey.Name(), Public: serverKey.Public()}
+	s, err := Open(ctx, where, Config{Community: community, Signer: serverKey, Log: slog.New(slog.DiscardHandler), Enrolment: &Enrolment{Authority: ca, Trust: enrolledWith.Line() + "\n", Recipient: "age1x",
 		Place:   func() (string, string, error) { return "mqtts://b:8883", "b:8883", nil },
 		SiteKey: func(site string) (string, error) { return "1 " + site + "\n", nil }}})
 	if err != nil {

@@ -3,6 +3,8 @@ package downlink
 import (
 	"context"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -56,4 +58,50 @@ func (g *gate) signed(typ string, body []byte) []byte {
 		g.t.Fatal(err)
 	}
 	return payload
+}
+
+// What is inside a chunk or a delta, however wrong, ends in an error, or in rows that
+// the manifest speaks of.
+func FuzzRows(f *testing.F) {
+	for _, s := range []string{
+		`{"pass":{"id":1,"category":"visitor","status":"active"}}` + "\n",
+		`{"v":1,"from":1,"to":2,"gone":[7]}` + "\n" + `{"pass":{"id":5},"household":{"id":1},"cards":["em:3C00CE754C"]}` + "\n",
+		`{"v":1,"from":1,"to":3}` + "\n", `{"v":2}` + "\n", "\n\n", "", `{"pass":{"id":1e99}}`, `{"v":1,"from":1,"to":2,"gone":[-1,"x"]}`,
+	} {
+		f.Add([]byte(s), int64(1))
+	}
+	f.Fuzz(func(t *testing.T, plain []byte, n int64) {
+		g := newGate(t)
+		d, err := New(Config{Site: "s", Gate: "g", Dir: g.dir}, g, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		zip, err := wire.NewCompressor(0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, packed := range [][]byte{plain, zip.Pack(nil, plain)} {
+			data := g.encrypt(packed, g.site.Recipient())
+			hash := wire.HashOf(data)
+			if err := os.WriteFile(filepath.Join(d.chunkDir(), hash), data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			put, gone, err := d.readDelta(wire.DeltaRef{From: 1, To: 2, Hash: hash}, g.site)
+			if err != nil && (put != nil || gone != nil) {
+				t.Fatal("a delta that is refused has rows")
+			}
+			rows, failed := int64(0), false
+			for _, err := range d.rows(&wire.RegistryRef{Version: 1, Rows: n, Chunks: []string{hash}}, g.site) {
+				if failed {
+					t.Fatal("rows go on after an error")
+				}
+				if failed = err != nil; !failed {
+					rows++
+				}
+			}
+			if !failed && rows != n {
+				t.Fatalf("%d rows passed for %d", rows, n)
+			}
+		}
+	})
 }
