@@ -147,7 +147,9 @@ func buttons(t *testing.T, tn *town, b *tablet, press func(*tablet, testing.TB, 
 			from := tn.east.app.Journal.Size()
 			press(b, t, form(lane, id, "kind", "recall"))
 			tn.entry(t, tn.east, from, "that the person was taken up again", action(b.actor, id, map[string]string{"action": "recall"}))
-			tn.until(t, tn.east, lane, "taken up again", func(v edge.LaneView) bool { return v.Current != nil && v.Current.ID == id && v.Current.State == edge.LaneReferred })
+			tn.until(t, tn.east, lane, "taken up again", func(v edge.LaneView) bool {
+				return v.Current != nil && v.Current.ID == id && v.Current.State == edge.LaneReferred
+			})
 			cancel(t, id)
 		}},
 	} {
