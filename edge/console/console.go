@@ -91,6 +91,8 @@ type Deps struct {
 	Origin func() string
 	// Proof proves that an entry is in the journal, under a head of now. nil = none.
 	Proof func(ctx context.Context, seq uint64) (edge.Proof, edge.Head, error)
+	// Plan is the emergency plan in force, nil for none.
+	Plan func() *edge.PlanFacts
 	// Head is the tree head over all of the journal. nil = none.
 	Head func(ctx context.Context) (edge.Head, error)
 	// Inside lists who is believed inside; ResetPositions makes all positions

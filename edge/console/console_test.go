@@ -611,6 +611,31 @@ func TestPieces(t *testing.T) {
 
 // The rules stand where they hold and by whom they are for, in plain words, with who
 // ordered them, until when, and what is still to come.
+// A plan that is switched on stands where guards look all the time, and on the rules.
+func TestPlanInForce(t *testing.T) {
+	c := newConsole(t, newStreet())
+	var now *edge.PlanFacts
+	c.deps.Plan = func() *edge.PlanFacts { return now }
+	for _, x := range []struct {
+		plan *edge.PlanFacts
+		want map[string]string
+	}{
+		{nil, nil},
+		{&edge.PlanFacts{Name: "flood"}, map[string]string{"zh-Hans": "应急预案生效中：flood", "en": "Emergency plan in force: flood"}},
+		{&edge.PlanFacts{Name: "fire", Drill: true}, map[string]string{"zh-Hans": "演练中，预案：fire", "en": "Drill, plan: fire"}},
+	} {
+		now = x.plan
+		for _, lang := range []string{"zh-Hans", "en"} {
+			for _, page := range []string{"/", "/rules"} {
+				body := c.request("GET", page, nil, c.cookieOf("guard:7")+"; lang="+lang).Body.String()
+				if want := x.want[lang]; strings.Contains(body, `class="plan"`) != (x.plan != nil) || !strings.Contains(body, want) {
+					t.Errorf("%s, %s: %q is not there, or something else is", page, lang, want)
+				}
+			}
+		}
+	}
+}
+
 func TestRules(t *testing.T) {
 	c := newConsole(t, newStreet())
 	zone := c.cfg.Location

@@ -420,11 +420,27 @@ type statusLine struct {
 	Size, Backlog uint64
 	Sync, Class   string
 	Clock         string
+	Plan          string // the emergency plan in force, in words
 	Faults        []string
 }
 
+// plan is the emergency plan in force in words; empty for none.
+func (c *Console) plan(p *text.Printer) string {
+	if c.deps.Plan == nil {
+		return ""
+	}
+	switch f := c.deps.Plan(); {
+	case f == nil:
+		return ""
+	case f.Drill:
+		return p.T("plan.drill", "Name", f.Name)
+	default:
+		return p.T("plan.in_force", "Name", f.Name)
+	}
+}
+
 func (c *Console) status(p *text.Printer) statusLine {
-	out := statusLine{Size: c.deps.Journal.Size(), Sync: p.T("sync.none"), Class: "alone", Clock: p.Seconds(c.now())}
+	out := statusLine{Size: c.deps.Journal.Size(), Sync: p.T("sync.none"), Class: "alone", Clock: p.Seconds(c.now()), Plan: c.plan(p)}
 	if c.deps.Sync != nil {
 		s := c.deps.Sync()
 		out.Backlog = s.Backlog()

@@ -80,7 +80,7 @@ func (c *Console) rules(w http.ResponseWriter, r *http.Request) {
 	if c.deps.Rules != nil {
 		in = c.deps.Rules()
 	}
-	data := map[string]any{"Rules": in, "Areas": c.areas(p, in)}
+	data := map[string]any{"Rules": in, "Areas": c.areas(p, in), "Plan": c.plan(p)}
 	if in.Threshold != 0 {
 		data["Threshold"] = p.T("rules.threshold", "Temperature", p.Celsius(p.Number(in.Threshold, 1)))
 	}

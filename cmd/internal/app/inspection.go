@@ -13,7 +13,7 @@ import (
 
 // inspection gives the console what it shows of the journal beyond its lines.
 func (a *App) inspection(d *console.Deps) {
-	d.Explain, d.Proof, d.Head, d.Inside, d.ResetPositions = a.explain, a.prove, a.Journal.Head, a.inside, a.resetPositions
+	d.Plan, d.Explain, d.Proof, d.Head, d.Inside, d.ResetPositions = a.plans.current, a.explain, a.prove, a.Journal.Head, a.inside, a.resetPositions
 	d.Origin = func() string { return edge.Origin(a.cfg.Community, a.cfg.Site, a.cfg.Gate, a.Journal.Epoch()) }
 }
 
