@@ -523,19 +523,25 @@ func (a *App) doorsAlive() error {
 	return nil
 }
 
+// unseenFor is how long the watcher beside the daemon, which starts with it, may take
+// for its first note.
+const unseenFor = 30 * time.Second
+
 func (a *App) watchClock(ctx context.Context) error {
 	now := a.Clock.Now()
 	last := now.Clock
 	a.log.Info("the clock", "state", now.Clock, "by", now.Source)
-	if err := a.Clock.Unseen(); err != nil {
-		a.log.Warn("whether NTP sets the clock cannot be seen", "err", err, "hint", "systemctl start gatehouse-clock")
-	}
 	t := time.NewTicker(10 * time.Second)
 	defer t.Stop()
+	late := time.After(unseenFor)
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-late:
+			if err := a.Clock.Unseen(); err != nil {
+				a.log.Warn("whether NTP sets the clock cannot be seen", "err", err, "hint", "systemctl start gatehouse-clock")
+			}
 		case l := <-a.Clock.Leaps():
 			if _, err := a.record(ctx, edge.KindClock, map[string]any{"leap_ms": l.By.Milliseconds(), "clock": l.From.Clock, "by": l.From.Source}); err != nil {
 				a.log.Error("cannot record a leap of the clock", "err", err)

@@ -85,7 +85,7 @@ lanes: [{name: in, passage: main, direction: in, thermometer: none, scanner: {dr
 			t.Fatal(err)
 		}
 	}
-	said := journalText()
+	said := sh(t, "journalctl -b --no-pager -u gatehouse.service") // the process ends with the stacks of all its parts
 	for _, want := range []string{"lane in has made no progress", "Watchdog timeout", "Failed with result 'watchdog'"} {
 		if !strings.Contains(said, want) {
 			t.Errorf("the log does not say %q:\n%s", want, said)
