@@ -24,8 +24,9 @@ import (
 )
 
 var (
-	soakSeeds = flag.Int("soak.seeds", 1, "how many runs of the random-fault soak; each is some hundred simulated days")
-	soakFrom  = flag.Uint64("soak.from", 3, "the first run's seed")
+	soakSeeds  = flag.Int("soak.seeds", 1, "how many runs of the random-fault soak; with 25 rounds each is some hundred simulated days")
+	soakRounds = flag.Int("soak.rounds", 8, "how many outages a run has")
+	soakFrom   = flag.Uint64("soak.from", 3, "the first run's seed")
 )
 
 // ether is a broker and its lines in memory. What it does with a message follows
@@ -169,7 +170,7 @@ func TestSoak(t *testing.T) {
 	warm(t)
 	for i := range uint64(*soakSeeds) {
 		seed := *soakFrom + i
-		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) { bubble(t, seed, rounds) })
+		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) { bubble(t, seed, *soakRounds) })
 	}
 }
 
@@ -208,9 +209,6 @@ func bubble(t *testing.T, seed uint64, rounds int) (trace uint64) {
 	synctest.Test(t, func(t *testing.T) { trace = soak(t, seed, rounds) })
 	return trace
 }
-
-// rounds are the outages of a run.
-const rounds = 25
 
 func soak(t *testing.T, seed uint64, rounds int) (trace uint64) {
 	began := time.Now()
