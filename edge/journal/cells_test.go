@@ -213,7 +213,7 @@ func TestOlderJournal(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, q := range []string{"ALTER TABLE cell DROP COLUMN seq", "DELETE FROM meta WHERE k='cells'", "PRAGMA user_version=2"} {
+	for _, q := range []string{"ALTER TABLE cell DROP COLUMN seq", "ALTER TABLE former DROP COLUMN next", "DROP TABLE carried", "DELETE FROM meta WHERE k IN ('cells', 'base')", "PRAGMA user_version=2"} {
 		if _, err := db.Exec(q); err != nil {
 			t.Fatal(err)
 		}
