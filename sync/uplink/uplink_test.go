@@ -732,6 +732,7 @@ func TestRollbackStartsANewEpoch(t *testing.T) {
 					n.receipts("", b)
 				}
 				time.Sleep(6 * time.Hour) // a server of before says the same twenty times
+				synctest.Wait()
 				if len(stood) != 1 || stood[0] != c.stand || m.Epoch() != 8 {
 					t.Fatalf("forked at %v, want %d; epoch %v: %+v", stood, c.stand, m.Epoch(), u.Status())
 				}
