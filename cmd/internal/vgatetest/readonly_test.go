@@ -48,6 +48,11 @@ func TestMakeReadOnly(t *testing.T) {
 // TestReadOnlyRoot is the start of that machine. The set-up page's unit is enabled, as
 // images have it; the gate is enrolled, and has started all the same.
 func TestReadOnlyRoot(t *testing.T) {
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(sh(t, "{ systemctl list-jobs; systemctl --failed; systemctl list-dependencies gatehouse.target; systemctl status --no-pager 'gatehouse*'; findmnt; ls -l /etc/systemd/system/*.wants; journalctl -b -p notice --no-pager | tail -n 120; } 2>&1 || true"))
+		}
+	})
 	waitFor(t, "ActiveState", "active")
 	if a, b := state("gatehouse-setup.service"), state("getty@tty1.service"); a != "inactive" || b != "active" {
 		t.Errorf("the set-up page is %s, the screen's login %s", a, b)
