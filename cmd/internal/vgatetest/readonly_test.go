@@ -41,8 +41,9 @@ func TestMakeReadOnly(t *testing.T) {
 		}
 	}
 	writeFile(t, "/out/had", strings.Join(had, ""), 0o644)
-	// Everything that the machine keeps on its root, but the programs.
-	sh(t, "systemctl enable -q gatehouse-setup.service && sync && tar -C / -cf /out/root.tar etc state")
+	// Everything that the machine keeps on its root, but the programs; of what is
+	// mounted the places alone.
+	sh(t, "systemctl enable -q gatehouse-setup.service && sync && tar -C / -cf /out/root.tar etc state --no-recursion $(awk '$1 ~ /^\\/state/ || $2 == \"/boot/firmware\" { print substr($2, 2) }' /etc/fstab)")
 }
 
 // TestReadOnlyRoot is the start of that machine. The set-up page's unit is enabled, as
