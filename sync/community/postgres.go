@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -51,8 +52,8 @@ func openPostgres(ctx context.Context, where string) (*store, error) {
 	return &store{w: db, r: db, bulk: &postgresBulk{days: map[int64]bool{}}, shut: db.Close}, nil
 }
 
-// postgresBulk inserts with unnest: one statement and one round trip for any
-// number of rows.
+// postgresBulk inserts with COPY, and few rows with unnest: one statement and one
+// round trip for any number of them.
 type postgresBulk struct {
 	mu   sync.Mutex
 	days map[int64]bool // that have their partitions
@@ -117,51 +118,65 @@ func (p *postgresBulk) prepare(ctx context.Context, db *sql.DB, adds []*addition
 	return nil
 }
 
-func (*postgresBulk) entries(ctx context.Context, tx *sql.Tx, adds []*addition) error {
-	n := 0
-	for _, a := range adds {
-		n += len(a.cols)
-	}
-	ints, texts := make([]int64, 0, 7*n), make([]string, 0, 8*n)
-	int64s := func(f func(a *addition, i int) int64) []int64 {
-		from := len(ints)
-		for _, a := range adds {
-			for i := range a.cols {
-				ints = append(ints, f(a, i))
-			}
+// copyRows sends rows by COPY, which takes about half of an INSERT's time. row fills
+// the values of the next one and says whether there is one; they are pointers, a nil
+// one for NULL, so that nothing is allocated for each.
+func copyRows(ctx context.Context, conn *sql.Conn, table, columns string, row func(values []any) bool) error {
+	names := strings.Split(columns, ", ")
+	values := make([]any, len(names))
+	return conn.Raw(func(driver any) error {
+		c, ok := driver.(*stdlib.Conn)
+		if !ok {
+			return fmt.Errorf("a connection of PostgreSQL is a %T", driver)
 		}
-		return ints[from:]
-	}
-	strs := func(f func(c *columns) []byte) []string {
-		from := len(texts)
-		for _, a := range adds {
-			for i := range a.cols {
-				texts = append(texts, string(f(&a.cols[i])))
+		_, err := c.Conn().CopyFrom(ctx, pgx.Identifier{table}, names, pgx.CopyFromFunc(func() ([]any, error) {
+			if !row(values) {
+				return nil, nil
 			}
-		}
-		return texts[from:]
+			return values, nil
+		}))
+		return err
+	})
+}
+
+// numberOr gives a number to copy; NULL where it is none.
+func numberOr(p *int64, none int64) *int64 {
+	if *p == none {
+		return nil
 	}
-	_, err := tx.ExecContext(ctx, `INSERT INTO entry (`+entryColumns+`)
-		SELECT log, seq, at, kind, NULLIF(lane, ''), NULLIF(presentation, 0), NULLIF(of, -1), NULLIF(actor, ''), NULLIF(pass, 0), NULLIF(household, 0),
-			NULLIF(category, ''), NULLIF(outcome, ''), NULLIF(rule, ''), NULLIF(reason, ''), NULLIF(result, '')
-		FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::bigint[], $7::bigint[], $8::text[], $9::bigint[], $10::bigint[],
-			$11::text[], $12::text[], $13::text[], $14::text[], $15::text[]) AS t (`+entryColumns+`)`,
-		int64s(func(a *addition, _ int) int64 { return a.next.id }),
-		int64s(func(a *addition, i int) int64 { return int64(a.first) + int64(i) }),
-		int64s(func(a *addition, i int) int64 { return a.cols[i].time }),
-		strs(func(c *columns) []byte { return c.kind }),
-		strs(func(c *columns) []byte { return c.lane }),
-		int64s(func(a *addition, i int) int64 { return a.cols[i].presentation }),
-		int64s(func(a *addition, i int) int64 { return a.cols[i].of }),
-		strs(func(c *columns) []byte { return c.actor }),
-		int64s(func(a *addition, i int) int64 { return a.cols[i].pass }),
-		int64s(func(a *addition, i int) int64 { return a.cols[i].household }),
-		strs(func(c *columns) []byte { return c.category }),
-		strs(func(c *columns) []byte { return c.outcome }),
-		strs(func(c *columns) []byte { return c.rule }),
-		strs(func(c *columns) []byte { return c.reason }),
-		strs(func(c *columns) []byte { return c.result }))
-	return err
+	return p
+}
+
+func textOrNull(p *[]byte) *[]byte {
+	if len(*p) == 0 {
+		return nil
+	}
+	return p
+}
+
+func (*postgresBulk) entries(ctx context.Context, _ *sql.Tx, conn *sql.Conn, adds []*addition) error {
+	at, i := 0, 0
+	var seq int64
+	return copyRows(ctx, conn, "entry", entryColumns, func(v []any) bool {
+		for at < len(adds) && i == len(adds[at].cols) {
+			at, i = at+1, 0
+		}
+		if at == len(adds) {
+			return false
+		}
+		a := adds[at]
+		c := &a.cols[i]
+		seq = int64(a.first) + int64(i)
+		i++
+		if c.kind == nil {
+			c.kind = []byte{} // never NULL
+		}
+		v[0], v[1], v[2], v[3], v[4] = &a.next.id, &seq, &c.time, &c.kind, textOrNull(&c.lane)
+		v[5], v[6], v[7] = numberOr(&c.presentation, 0), numberOr(&c.of, -1), textOrNull(&c.actor)
+		v[8], v[9] = numberOr(&c.pass, 0), numberOr(&c.household, 0)
+		v[10], v[11], v[12], v[13], v[14] = textOrNull(&c.category), textOrNull(&c.outcome), textOrNull(&c.rule), textOrNull(&c.reason), textOrNull(&c.result)
+		return true
+	})
 }
 
 func (*postgresBulk) pieces(ctx context.Context, tx *sql.Tx, rows []pieceRow) error {
@@ -186,20 +201,22 @@ func (*postgresBulk) pieces(ctx context.Context, tx *sql.Tx, rows []pieceRow) er
 	return err
 }
 
-func (*postgresBulk) deltas(ctx context.Context, tx *sql.Tx, rows []deltaRow) error {
+func (*postgresBulk) deltas(ctx context.Context, _ *sql.Tx, conn *sql.Conn, rows []deltaRow) error {
 	if len(rows) == 0 {
 		return nil
 	}
-	var logs, seqs, ats []int64
-	var deltas, changes []string
-	for i := range rows {
+	i := 0
+	var seq int64
+	return copyRows(ctx, conn, "delta", "log, seq, at, deltas, change", func(v []any) bool {
+		if i == len(rows) {
+			return false
+		}
 		r := &rows[i]
-		logs, seqs, ats = append(logs, r.log), append(seqs, int64(r.seq)), append(ats, r.at)
-		deltas, changes = append(deltas, r.deltas), append(changes, r.change)
-	}
-	_, err := tx.ExecContext(ctx, `INSERT INTO delta (log, seq, at, deltas, change)
-		SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::text[])`, logs, seqs, ats, deltas, changes)
-	return err
+		seq = int64(r.seq)
+		i++
+		v[0], v[1], v[2], v[3], v[4] = &r.log, &seq, &r.at, &r.deltas, &r.change
+		return true
+	})
 }
 
 // holders are the partitions that hold the entries, their blocks and their deltas.

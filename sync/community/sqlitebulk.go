@@ -76,7 +76,7 @@ func insertRows(ctx context.Context, tx *sql.Tx, insert string, rows, width int,
 
 func (sqliteBulk) prepare(context.Context, *sql.DB, []*addition) error { return nil }
 
-func (sqliteBulk) entries(ctx context.Context, tx *sql.Tx, adds []*addition) error {
+func (sqliteBulk) entries(ctx context.Context, tx *sql.Tx, _ *sql.Conn, adds []*addition) error {
 	for _, a := range adds {
 		err := insertRows(ctx, tx, `INSERT INTO entry (`+entryColumns+`)`, len(a.cols), 15, func(args []any, i int) []any {
 			c := &a.cols[i]
@@ -105,7 +105,7 @@ func (sqliteBulk) pieces(ctx context.Context, tx *sql.Tx, rows []pieceRow) error
 	return nil
 }
 
-func (sqliteBulk) deltas(ctx context.Context, tx *sql.Tx, rows []deltaRow) error {
+func (sqliteBulk) deltas(ctx context.Context, tx *sql.Tx, _ *sql.Conn, rows []deltaRow) error {
 	return insertRows(ctx, tx, `INSERT INTO delta (log, seq, at, deltas, change)`, len(rows), 5, func(args []any, i int) []any {
 		r := &rows[i]
 		return append(args, r.log, int64(r.seq), r.at, r.deltas, r.change)

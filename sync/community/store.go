@@ -34,11 +34,12 @@ type store struct {
 type bulk interface {
 	// prepare makes room for entries with these times, outside of a transaction.
 	prepare(ctx context.Context, db *sql.DB, adds []*addition) error
-	entries(ctx context.Context, tx *sql.Tx, adds []*addition) error
+	// entries and deltas run in tx, which was begun on conn.
+	entries(ctx context.Context, tx *sql.Tx, conn *sql.Conn, adds []*addition) error
 	// retire gives back the room of what lies before a time and was destroyed.
 	retire(ctx context.Context, db *sql.DB, before int64) (partitions int, err error)
 	pieces(ctx context.Context, tx *sql.Tx, rows []pieceRow) error
-	deltas(ctx context.Context, tx *sql.Tx, rows []deltaRow) error
+	deltas(ctx context.Context, tx *sql.Tx, conn *sql.Conn, rows []deltaRow) error
 	// holders names what must be scrubbed after these entries of a log, given in
 	// order, are destroyed.
 	holders(ctx context.Context, tx *sql.Tx, log int64, seqs []uint64) ([]string, error)
@@ -97,6 +98,24 @@ func (s *store) write(ctx context.Context, f func(*sql.Tx) error) error {
 		return err
 	}
 	if err := f(tx); err != nil {
+		return errors.Join(err, tx.Rollback())
+	}
+	return tx.Commit()
+}
+
+// writeOn is write with the connection that the transaction has, for what only its
+// driver can do.
+func (s *store) writeOn(ctx context.Context, f func(*sql.Tx, *sql.Conn) error) (err error) {
+	conn, err := s.w.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	tx, err := conn.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	if err := f(tx, conn); err != nil {
 		return errors.Join(err, tx.Rollback())
 	}
 	return tx.Commit()
@@ -192,7 +211,7 @@ func (s *store) add(ctx context.Context, now int64, adds []*addition) error {
 	}
 	// Those of one log stay in their order.
 	slices.SortStableFunc(adds, func(a, b *addition) int { return cmp.Compare(a.log.id, b.log.id) })
-	return s.write(ctx, func(tx *sql.Tx) error {
+	return s.writeOn(ctx, func(tx *sql.Tx, conn *sql.Conn) error {
 		var deltas []deltaRow
 		var pieces []pieceRow
 		for _, a := range adds {
@@ -255,10 +274,10 @@ func (s *store) add(ctx context.Context, now int64, adds []*addition) error {
 		if err := s.bulk.pieces(ctx, tx, pieces); err != nil {
 			return fmt.Errorf("cannot store blocks: %w", err)
 		}
-		if err := s.bulk.entries(ctx, tx, adds); err != nil {
+		if err := s.bulk.entries(ctx, tx, conn, adds); err != nil {
 			return fmt.Errorf("cannot store entries: %w", err)
 		}
-		if err := s.bulk.deltas(ctx, tx, deltas); err != nil {
+		if err := s.bulk.deltas(ctx, tx, conn, deltas); err != nil {
 			return fmt.Errorf("cannot store deltas: %w", err)
 		}
 		return nil
