@@ -4,6 +4,7 @@ package vgatetest
 
 import (
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -80,7 +81,7 @@ func TestReadOnlyRoot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	had := goesOn(t, strings.SplitAfter(strings.TrimSuffix(string(b), "\n"), "\n"))
+	had := goesOn(t, slices.Collect(strings.Lines(string(b))))
 	sh(t, "gatehouse backup key >/dev/null 2>&1; systemctl start gatehouse-backup.service && ls /state/gatehouse-backup/*.backup")
 
 	// A better version, with the root open for as long as it is installed.
