@@ -93,14 +93,7 @@ func (s *store) close() error { return s.shut() }
 
 // write runs f in one transaction.
 func (s *store) write(ctx context.Context, f func(*sql.Tx) error) error {
-	tx, err := s.w.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	if err := f(tx); err != nil {
-		return errors.Join(err, tx.Rollback())
-	}
-	return tx.Commit()
+	return s.writeOn(ctx, func(tx *sql.Tx, _ *sql.Conn) error { return f(tx) })
 }
 
 // writeOn is write with the connection that the transaction has, for what only its
