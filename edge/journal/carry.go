@@ -131,7 +131,7 @@ func (j *Journal) carrySome(ctx context.Context) (more bool, err error) {
 	block, blockAt, hasBlock := j.block, j.blockAt, j.hasBlock
 	size := j.Size()
 	next := size
-	err = j.tx(ctx, func() error {
+	err = j.tx(ctx, func(ctx context.Context) error {
 		upto := f.Size
 		for i, l := range loads {
 			if i >= carryLeast && j.waiting() {

@@ -129,7 +129,7 @@ func (j *Journal) storeCells(ctx context.Context) error {
 func (j *Journal) storeSomeCells(ctx context.Context, todo []edge.Cell, size uint64) (n int, err error) {
 	j.write.Lock()
 	defer j.write.Unlock()
-	if err := j.tx(ctx, func() error {
+	if err := j.tx(ctx, func(ctx context.Context) error {
 		for n = 0; n < len(todo) && (n < storeAtOnce || !j.waiting()); n++ {
 			if err := j.storeCell(ctx, todo[n]); err != nil {
 				return err
@@ -187,7 +187,7 @@ func (j *Journal) storeAllCells(ctx context.Context) (done func(), err error) {
 // storeCellsAtOnce is storeCells for a caller who holds write.
 func (j *Journal) storeCellsAtOnce(ctx context.Context) error {
 	done := func() {}
-	if err := j.tx(ctx, func() (err error) {
+	if err := j.tx(ctx, func(ctx context.Context) (err error) {
 		done, err = j.storeAllCells(ctx)
 		return err
 	}); err != nil {

@@ -94,7 +94,7 @@ func TestCellsFollowTheEntries(t *testing.T) {
 				}
 				// As storeCells does while a lane waits: not the last step.
 				j.write.Lock()
-				err := j.tx(ctx, func() error {
+				err := j.tx(ctx, func(ctx context.Context) error {
 					for _, c := range todo {
 						if err := j.storeCell(ctx, c); err != nil {
 							return err

@@ -90,7 +90,7 @@ func (j *Journal) forget(ctx context.Context) error {
 	j.write.Lock()
 	defer j.write.Unlock()
 	cellsStored := func() {}
-	if err := j.tx(ctx, func() error {
+	if err := j.tx(ctx, func(ctx context.Context) error {
 		var err error
 		if cellsStored, err = j.storeAllCells(ctx); err != nil {
 			return err

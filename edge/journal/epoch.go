@@ -129,7 +129,7 @@ func (j *Journal) NewEpoch(ctx context.Context, forked uint64, why string) error
 		return err
 	}
 	cellsStored := func() {}
-	err = j.tx(ctx, func() error {
+	err = j.tx(ctx, func(ctx context.Context) error {
 		if cellsStored, err = j.storeAllCells(ctx); err != nil {
 			return err
 		}

@@ -535,7 +535,7 @@ func (j *Journal) Alive(within time.Duration) error {
 func (j *Journal) ApplyPeer(ctx context.Context, peers []edge.PeerDelta) error {
 	j.write.Lock()
 	defer j.write.Unlock()
-	return j.tx(ctx, func() error {
+	return j.tx(ctx, func(ctx context.Context) error {
 		for _, p := range peers {
 			var seq int64
 			err := j.conn.QueryRowContext(ctx, "SELECT seq FROM peer WHERE gate=? AND epoch=?", p.Gate, p.Epoch.String()).Scan(&seq)
@@ -569,7 +569,7 @@ func (j *Journal) ApplyPeer(ctx context.Context, peers []edge.PeerDelta) error {
 func (j *Journal) rollback(ctx context.Context) { _, _ = j.stmts.rollback.ExecContext(ctx) }
 
 // tx runs f in a transaction on the writer's connection. The caller holds write.
-func (j *Journal) tx(ctx context.Context, f func() error) error {
+func (j *Journal) tx(ctx context.Context, f func(context.Context) error) error {
 	if j.closed {
 		return errors.New("the journal is closed")
 	}
@@ -578,7 +578,7 @@ func (j *Journal) tx(ctx context.Context, f func() error) error {
 	if _, err := j.stmts.begin.ExecContext(ctx); err != nil {
 		return fmt.Errorf("cannot write the journal: %w", err)
 	}
-	if err := f(); err != nil {
+	if err := f(ctx); err != nil {
 		j.rollback(ctx)
 		return fmt.Errorf("cannot write the journal: %w", err)
 	}
@@ -689,7 +689,7 @@ func (j *Journal) Acknowledge(ctx context.Context, epoch edge.Epoch, size uint64
 	if size <= j.acked.Load() {
 		return nil
 	}
-	if err := j.tx(ctx, func() error {
+	if err := j.tx(ctx, func(ctx context.Context) error {
 		if _, err := j.stmts.meta.ExecContext(ctx, "acked", int64(size)); err != nil {
 			return err
 		}

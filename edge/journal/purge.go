@@ -298,7 +298,7 @@ func (j *Journal) destroyBlock(ctx context.Context, l life, block uint64, doomed
 	key, blockAt, hasBlock := j.block, j.blockAt, j.hasBlock
 	next := j.size.Load()
 	cellsStored := func() {}
-	err = j.tx(ctx, func() error {
+	err = j.tx(ctx, func(ctx context.Context) error {
 		if l.suffix == "" && rec.To > j.tabled { // they could not be replayed any more
 			var err error
 			if cellsStored, err = j.storeAllCells(ctx); err != nil {
@@ -489,7 +489,7 @@ func (j *Journal) dropDelivered(ctx context.Context) error {
 	}
 	j.write.Lock()
 	defer j.write.Unlock()
-	return j.tx(ctx, func() error {
+	return j.tx(ctx, func(ctx context.Context) error {
 		for {
 			var first, count int64
 			err := j.conn.QueryRowContext(ctx, "SELECT first, count FROM sealed WHERE first+count<=? LIMIT 1", int64(j.Acked())).Scan(&first, &count)

@@ -155,7 +155,7 @@ func (j *Journal) destroySome(ctx context.Context, l life) (int, error) {
 func (j *Journal) strip(ctx context.Context, l life) error {
 	j.write.Lock()
 	defer j.write.Unlock()
-	return j.tx(ctx, func() error {
+	return j.tx(ctx, func(ctx context.Context) error {
 		for _, t := range []string{"entry", "block", "hash", "gone"} {
 			if _, err := j.conn.ExecContext(ctx, "DROP TABLE "+t+l.suffix); err != nil {
 				return err

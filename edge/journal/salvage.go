@@ -151,7 +151,7 @@ func (j *Journal) takeCells(ctx context.Context, old *sql.DB) (n int, err error)
 	}
 	j.write.Lock()
 	defer j.write.Unlock()
-	return len(cells), j.tx(ctx, func() error {
+	return len(cells), j.tx(ctx, func(ctx context.Context) error {
 		for _, p := range peers {
 			if _, err := j.conn.ExecContext(ctx, "INSERT OR REPLACE INTO peer(gate, epoch, seq) VALUES(?, ?, ?)", p.gate, p.epoch, p.seq); err != nil {
 				return err

@@ -106,7 +106,7 @@ func (j *Journal) store(ctx context.Context, add map[int64]tlog.Hash, to uint64)
 	j.write.Lock()
 	defer j.write.Unlock()
 	done := j.sealed
-	if err := j.tx(ctx, func() error {
+	if err := j.tx(ctx, func(ctx context.Context) error {
 		st, err := j.conn.PrepareContext(ctx, "INSERT INTO hash(i, h) VALUES(?, ?)")
 		if err != nil {
 			return err

@@ -244,7 +244,8 @@ func (s *sender) one(ctx context.Context, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	if made := time.Now(); s.behind(s.size) && made.Sub(s.grew) < livelyFor {
+	if s.lively() {
+		made := time.Now()
 		s.rest = made.Add(restFactor * made.Sub(now))
 	}
 	if err := s.publish(ctx, wire.Journal, payload, false); err != nil {
@@ -259,12 +260,44 @@ func (s *sender) one(ctx context.Context, now time.Time) error {
 	return nil
 }
 
-// While lanes are at work, the batches of a backlog are made in no more than a quarter
-// of one core's time: they have waited for hours, and people wait at the lanes.
+// While lanes are at work, a backlog is read in pieces, with a pause after each, and a
+// batch is followed by a longer one: it has waited for hours, and people wait at the
+// lanes. Their flushes are finished by threads of the kernel, which for some
+// milliseconds wait for a processor that is busy.
 const (
 	livelyFor  = 2 * time.Second
-	restFactor = 3
+	restFactor = 7
+	piece      = 64 // entries
+	breath     = time.Millisecond
 )
+
+func (s *sender) lively() bool { return s.behind(s.size) && time.Since(s.grew) < livelyFor }
+
+// read reads at most n entries from first on, as Journal.Read does.
+func (s *sender) read(ctx context.Context, first uint64, n int) ([]edge.Stored, error) {
+	if !s.lively() {
+		return s.j.Read(ctx, first, n, wire.MaxBatch/2)
+	}
+	var out []edge.Stored
+	for total := 0; len(out) < n && total < wire.MaxBatch/2; {
+		next := first + uint64(len(out))
+		more, err := s.j.Read(ctx, next, min(n-len(out), piece), wire.MaxBatch/2-total)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, more...)
+		if len(more) == 0 || more[len(more)-1].Seq != next+uint64(len(more))-1 {
+			break // a hole, or the end
+		}
+		for _, e := range more {
+			total += len(e.Line)
+		}
+		if err := sleep(ctx, breath); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
 
 // errHole: entries that the server lacks are gone from the journal.
 var errHole = errors.New("entries that the server does not have are not in the journal any more")
@@ -294,7 +327,7 @@ func (s *sender) batch(ctx context.Context, first uint64) ([]byte, flight, error
 // gather reads at most n entries from first on, with the sealed runs among them,
 // whose entries have no line.
 func (s *sender) gather(ctx context.Context, first uint64, n int) ([]edge.Stored, []wire.HeaderSealed, error) {
-	entries, err := s.j.Read(ctx, first, n, wire.MaxBatch/2)
+	entries, err := s.read(ctx, first, n)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -17,7 +17,7 @@ import (
 // it finds is noted beside the file, and the daemon begins again: the start that
 // finds the note sets the file aside.
 var (
-	firstLook = 25 * time.Millisecond
+	firstLook = 5 * time.Millisecond
 	wholeLook = 20 * time.Second // after the start, which has other things to read
 )
 

@@ -54,14 +54,14 @@ func program(b *testing.B, name string, patterns ...string) string {
 	return p
 }
 
-// mosquitto starts a broker and returns its address.
-func mosquitto(b *testing.B) string {
+// mosquitto starts a broker and returns its address and process.
+func mosquitto(b *testing.B) (addr string, pid int) {
 	b.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		b.Fatal(err)
 	}
-	addr := l.Addr().String()
+	addr = l.Addr().String()
 	if err := l.Close(); err != nil {
 		b.Fatal(err)
 	}
@@ -81,7 +81,7 @@ func mosquitto(b *testing.B) string {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
-	return addr
+	return addr, cmd.Process.Pid
 }
 
 // nobody runs PostgreSQL when the benchmark runs as root, which it refuses.
@@ -264,7 +264,7 @@ func drain(b *testing.B, n int, store string) time.Duration {
 		b.Fatal(err)
 	}
 	defer j.Close()
-	addr := mosquitto(b)
+	addr, _ := mosquitto(b)
 
 	ctx, cancel := context.WithCancel(context.Background())
 	srv, err := community.Open(ctx, store, community.Config{Community: Realm, Signer: sid.Signer(), Log: discard})

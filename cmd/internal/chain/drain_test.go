@@ -20,7 +20,7 @@ func BenchmarkDrain(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	addr := mosquitto(b)
+	addr, _ := mosquitto(b)
 	for i := range b.N {
 		b.StopTimer()
 		j, err := Fill(ctx, filepath.Join(dir, "journal"+string(rune('a'+i%26))+".db"), gate, 200_000)
