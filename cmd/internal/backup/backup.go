@@ -19,6 +19,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -183,20 +184,52 @@ func Write(ctx context.Context, cfg *config.Gate, configPath, out, program strin
 	if err := os.Rename(out+".part", out); err != nil {
 		return "", fmt.Errorf("cannot write the backup: %w", err)
 	}
+	if err := syncFolder(filepath.Dir(out)); err != nil {
+		return "", fmt.Errorf("the backup %s may be gone after a power cut: %w", out, err)
+	}
 	if folder == "" || keep <= 0 {
 		return out, nil
 	}
-	old, err := filepath.Glob(filepath.Join(folder, cfg.Site+"-"+cfg.Gate+"-*"+suffix))
+	return out, removeOld(cfg, folder, filepath.Base(out), keep)
+}
+
+// removeOld leaves the newest keep backups of this gate in a folder, the one just
+// written among them whatever the clock says. Other gates may have theirs there, under
+// names that begin like this gate's.
+func removeOld(cfg *config.Gate, folder, written string, keep int) error {
+	own, err := regexp.Compile("^" + regexp.QuoteMeta(cfg.Site+"-"+cfg.Gate) + `-\d{8}-\d{6}` + regexp.QuoteMeta(suffix) + "$")
 	if err != nil {
-		return out, err
+		return fmt.Errorf("cannot tell this gate's backups from others: %w", err)
 	}
-	slices.Sort(old)
-	for _, o := range old[:max(0, len(old)-keep)] {
-		if err := os.Remove(o); err != nil {
-			return out, fmt.Errorf("cannot remove an old backup: %w", err)
+	entries, err := os.ReadDir(folder) // by name, which is by time
+	if err != nil {
+		return fmt.Errorf("cannot look for old backups: %w", err)
+	}
+	var old []string
+	for _, e := range entries {
+		if e.Name() != written && own.MatchString(e.Name()) {
+			old = append(old, e.Name())
 		}
 	}
-	return out, nil
+	for _, name := range old[:max(0, len(old)-(keep-1))] {
+		if err := os.Remove(filepath.Join(folder, name)); err != nil {
+			return fmt.Errorf("cannot remove an old backup: %w", err)
+		}
+	}
+	return nil
+}
+
+// syncFolder makes a new name in a folder durable, where the file system can.
+func syncFolder(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	err = dir.Sync()
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOTSUP) {
+		err = nil // a network's share may have no such call
+	}
+	return errors.Join(err, dir.Close())
 }
 
 // thaw copies a database, file by file, from a medium that can only be read: nobody
