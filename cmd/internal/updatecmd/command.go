@@ -52,6 +52,8 @@ gate; copies its databases; installs; starts; and watches. When the service fail
 is started again, or says that it is not healthy, the old version comes back by
 itself. It goes on with the databases as they are when it can read them, so that
 nothing is lost; otherwise with the copies, and the newer ones are kept beside.
+When the way back fails too, the copies stay, and every start of the machine tries it
+again; "gatehouse update resume" does so at once.
 
 It runs as the unit ` + Unit + `: when the line to the gate drops, it goes on,
 and what it says stands in last.log in the stage folder.

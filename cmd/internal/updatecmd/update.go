@@ -74,12 +74,14 @@ type progress struct {
 	OldFile  string `json:"old_file"`
 	NewFile  string `json:"new_file"`
 	Why      string `json:"why,omitempty"`
+	Restored bool   `json:"restored,omitempty"` // the copies are in the place of the databases, which are set aside
 }
 
 // Errors that callers tell apart.
 var (
-	ErrUndone   = errors.New("the update was undone")
-	ErrUnsigned = errors.New("the repository's signature is not good")
+	ErrUndone    = errors.New("the update was undone")
+	ErrNotUndone = errors.New("the update could not be undone")
+	ErrUnsigned  = errors.New("the repository's signature is not good")
 )
 
 // Check reads the repository's list and says what it offers.
@@ -151,7 +153,8 @@ func parsePolicy(out string) (v Versions) {
 
 // Apply brings the gate to the version that the repository offers. When the gate
 // is not healthy with it for the whole time that is watched, everything goes
-// back, and the error wraps ErrUndone.
+// back, and the error wraps ErrUndone; or ErrNotUndone when that failed, and is to be
+// tried again.
 func (u *Updater) Apply(ctx context.Context) (err error) {
 	unlock, err := u.lock()
 	if err != nil {
@@ -280,6 +283,10 @@ func (u *Updater) fetch(ctx context.Context, version string) (string, error) {
 // install stops the gate, copies its databases, installs, starts and watches.
 func (u *Updater) install(ctx context.Context, p *progress) error {
 	u.say("updating %s from %s to %s", u.o.Package, p.Old, p.New)
+	// Before the gate is stopped: people wait at it.
+	if err := u.packagesFree(ctx); err != nil {
+		return errors.Join(fmt.Errorf("nothing was changed: packages cannot be installed now: %w", err), u.done(p))
+	}
 	p.Phase = phaseInstalling
 	if err := u.save(p); err != nil {
 		return err
@@ -309,13 +316,29 @@ func (u *Updater) install(ctx context.Context, p *progress) error {
 	return u.done(p)
 }
 
+// lockWait has apt wait for another one, which may be at work by itself
+// (apt-daily-upgrade.timer).
+const lockWait = "DPkg::Lock::Timeout=600"
+
+// packagesFree waits until nobody else installs packages.
+func (u *Updater) packagesFree(ctx context.Context) error {
+	sources, err := u.sources()
+	if err != nil {
+		return err
+	}
+	return u.writable(ctx, func() error {
+		_, err := run(ctx, "apt-get", append([]string{"check", "-q", "-o", lockWait}, sources...)...)
+		return err
+	})
+}
+
 func (u *Updater) deb(ctx context.Context, file string) error {
 	sources, err := u.sources()
 	if err != nil {
 		return err
 	}
 	err = u.writable(ctx, func() error {
-		_, err := run(ctx, "apt-get", append([]string{"install", "-y", "-q", "--allow-downgrades", "--no-install-recommends", "-o", "Dpkg::Options::=--force-confold", file}, sources...)...)
+		_, err := run(ctx, "apt-get", append([]string{"install", "-y", "-q", "--allow-downgrades", "--no-install-recommends", "-o", "Dpkg::Options::=--force-confold", "-o", lockWait, file}, sources...)...)
 		return err
 	})
 	if err != nil {
@@ -384,37 +407,70 @@ func healthz(ctx context.Context, url string) error {
 	return nil
 }
 
-// undo brings the old version back. Its databases go on from where they are now
-// when it can read them: what was decided meanwhile is not lost. Only when it
-// cannot, the copies come back, and the newer ones are kept beside them.
+// undo brings the old version back, and is over only when that is healthy. Until then
+// progress and copies stay, for the next attempt.
 func (u *Updater) undo(ctx context.Context, p *progress) error {
 	u.say("%s: going back to %s", p.Why, p.Old)
 	p.Phase = phaseUndoing
-	errs := []error{u.save(p)}
-	step := func(err error) { errs = append(errs, err) }
-	_, err := run(ctx, "systemctl", "stop", u.o.Unit)
-	step(err)
-	step(u.deb(ctx, p.OldFile))
+	saved := u.save(p)
+	if err := u.back(ctx, p); err != nil {
+		const again = "it is tried again at the machine's next start; at once with: gatehouse update resume"
+		noted := u.note(map[string]string{"alert": "update_not_undone", "text": fmt.Sprintf("%s %s could not be undone (%s): %v; %s", u.o.Package, p.New, p.Why, err, again)})
+		// A version that is not well is better than none, and may mend.
+		if _, err := run(ctx, "systemctl", "start", u.o.Unit); err != nil {
+			u.say("the gate does not start: %v", err)
+		}
+		return errors.Join(fmt.Errorf("%w: %w; %s (it was to be undone: %s)", ErrNotUndone, err, again, p.Why), saved, noted)
+	}
+	noted := u.note(map[string]string{"alert": "update_undone", "text": fmt.Sprintf("%s %s was undone: %s", u.o.Package, p.New, p.Why)})
+	return errors.Join(fmt.Errorf("%w: %s", ErrUndone, p.Why), saved, noted, u.done(p))
+}
+
+// back does the work of undo, or goes on with it. The databases go on from where they
+// are now when the old version can read them: what was decided meanwhile is not lost.
+// Only when it cannot, the copies come back, and the newer ones are kept beside them.
+func (u *Updater) back(ctx context.Context, p *progress) error {
+	if _, err := run(ctx, "systemctl", "stop", u.o.Unit); err != nil {
+		return fmt.Errorf("the gate does not stop: %w", err)
+	}
+	// Whether the old version can read the databases, only it can tell.
+	if err := u.deb(ctx, p.OldFile); err != nil {
+		return err
+	}
 	start := func() error {
 		if _, err := run(ctx, "systemctl", "start", u.o.Unit); err != nil {
 			return err
 		}
 		return u.watch(ctx)
 	}
-	if err := start(); err != nil {
-		u.say("%s does not run on the databases as they are (%v): the copies come back", p.Old, err)
-		_, err := run(ctx, "systemctl", "stop", u.o.Unit)
-		step(err)
-		step(u.restore(p))
-		step(start())
+	if p.Restored {
+		if err := u.restored(p); err != nil {
+			return err
+		}
+		if err := start(); err != nil {
+			return fmt.Errorf("%s does not run on the copies of the databases: %w", p.Old, err)
+		}
+		return nil
 	}
-	note := map[string]string{"alert": "update_undone", "text": fmt.Sprintf("%s %s was undone: %s", u.o.Package, p.New, p.Why)}
-	step(u.note(note))
-	step(u.done(p))
-	return errors.Join(fmt.Errorf("%w: %s", ErrUndone, p.Why), errors.Join(errs...))
+	err := start()
+	if err == nil {
+		return nil
+	}
+	u.say("%s does not run on the databases as they are (%v): the copies come back", p.Old, err)
+	if _, err := run(ctx, "systemctl", "stop", u.o.Unit); err != nil {
+		return fmt.Errorf("the gate does not stop: %w", err)
+	}
+	if err := u.restore(p); err != nil {
+		return fmt.Errorf("%s does not run on the databases as they are, and the copies cannot be put back: %w", p.Old, err)
+	}
+	if err := start(); err != nil {
+		return fmt.Errorf("%s does not run on the copies of the databases: %w", p.Old, err)
+	}
+	return nil
 }
 
-// restore puts the copies in the place of the databases.
+// restore puts the copies in the place of the databases. It is done once for an update:
+// another time would lose the databases that are set aside.
 func (u *Updater) restore(p *progress) error {
 	if _, err := os.Stat(u.backup()); err != nil {
 		return fmt.Errorf("there is no copy of the databases: %w", err)
@@ -423,18 +479,44 @@ func (u *Updater) restore(p *progress) error {
 	if err != nil {
 		return err
 	}
-	if real, err := filepath.EvalSymlinks(u.site.State); err != nil || real == m.point {
-		return errors.Join(err, u.restoreInside(p))
+	real, err := filepath.EvalSymlinks(u.site.State)
+	if err != nil {
+		return fmt.Errorf("cannot find the databases: %w", err)
+	}
+	if real == m.point {
+		return u.restoreInside(p)
+	}
+	if _, err := os.Lstat(filepath.Join(u.site.State, Restoring)); err == nil {
+		return u.restored(p) // the mark came with the copies
 	}
 	aside := u.site.State + ".of-" + p.New
 	if err := copyFolder(u.backup(), aside); err != nil {
 		return err
 	}
+	if err := errors.Join(os.WriteFile(filepath.Join(aside, Restoring), nil, 0o600), syncFolder(aside)); err != nil {
+		return fmt.Errorf("cannot put the copies in place: %w", err)
+	}
 	// Exchanged in one step: there is no moment without databases (renameat2(2)).
 	if err := unix.Renameat2(unix.AT_FDCWD, u.site.State, unix.AT_FDCWD, aside, unix.RENAME_EXCHANGE); err != nil {
 		return fmt.Errorf("cannot set the newer databases aside: %w", err)
 	}
-	return nil
+	if err := syncFolder(filepath.Dir(u.site.State)); err != nil {
+		return fmt.Errorf("cannot put the copies in place: %w", err)
+	}
+	return u.restored(p)
+}
+
+// restored notes that the copies are in place, and takes the mark away after that: a
+// power cut in between finds one of the two.
+func (u *Updater) restored(p *progress) error {
+	p.Restored = true
+	if err := u.save(p); err != nil {
+		return err
+	}
+	if err := os.Remove(filepath.Join(u.site.State, Restoring)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("cannot let the gate start on the copies: %w", err)
+	}
+	return syncFolder(u.site.State)
 }
 
 // Restoring is the file in the state folder while its contents are exchanged. The
@@ -490,7 +572,10 @@ func (u *Updater) restoreInside(p *progress) error {
 	if err := move(fresh, dir, nil); err != nil {
 		return fmt.Errorf("cannot put the copies in place: %w", err)
 	}
-	return errors.Join(os.Remove(fresh), os.Remove(mark), syncFolder(dir))
+	if err := errors.Join(os.Remove(fresh), syncFolder(dir)); err != nil {
+		return fmt.Errorf("cannot put the copies in place: %w", err)
+	}
+	return u.restored(p)
 }
 
 // Names in a state folder that is a mount point.
@@ -537,7 +622,10 @@ func (u *Updater) save(p *progress) error {
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return fmt.Errorf("cannot note how far the update is: %w", err)
 	}
-	return os.Rename(tmp, u.file())
+	if err := errors.Join(os.Rename(tmp, u.file()), syncFolder(u.o.Stage)); err != nil {
+		return fmt.Errorf("cannot note how far the update is: %w", err)
+	}
+	return nil
 }
 
 func (u *Updater) load() (*progress, error) {

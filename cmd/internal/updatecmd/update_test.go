@@ -82,7 +82,8 @@ DPkg::Path "/usr/sbin:/usr/bin:/sbin:/bin"; APT::Architectures { "all"; "amd64";
 	// Starting is running the installed program once; what it says decides.
 	m.script("systemctl", fmt.Sprintf(`root=%s svc=%s
 case "$1" in
-start) if "$root/usr/bin/gatehouse" service "$root"; then echo active >"$svc"; else echo failed >"$svc"; exit 1; fi ;;
+start) if [ -e "$root/var/lib/gatehouse/restoring" ]; then exit 0; fi # the unit's condition
+       if [ ! -e "$svc.refuses" ] && "$root/usr/bin/gatehouse" service "$root"; then echo active >"$svc"; else echo failed >"$svc"; exit 1; fi ;;
 stop) echo inactive >"$svc"
       if [ -e "$svc.hangup" ]; then kill -HUP $PPID; fi ;;
 show) echo "ActiveState=$(cat "$svc")"
