@@ -86,6 +86,9 @@ var (
 
 // Check reads the repository's list and says what it offers.
 func (u *Updater) Check(ctx context.Context) (Versions, error) {
+	if err := u.configured(); err != nil {
+		return Versions{}, err
+	}
 	sources, err := u.sources()
 	if err != nil {
 		return Versions{}, err
@@ -95,7 +98,7 @@ func (u *Updater) Check(ctx context.Context) (Versions, error) {
 		if strings.Contains(out, "NO_PUBKEY") || strings.Contains(out, "is not signed") || strings.Contains(out, "BADSIG") || strings.Contains(out, "signature") {
 			return Versions{}, fmt.Errorf("cannot read the repository: %w: %s", ErrUnsigned, lastLine(out))
 		}
-		return Versions{}, fmt.Errorf("cannot read the repository: %w", err)
+		return Versions{}, fmt.Errorf("cannot read the repository: %w", asRoot(err))
 	}
 	out, err := run(ctx, "apt-cache", append([]string{"policy", u.o.Package}, sources...)...)
 	if err != nil {
@@ -106,6 +109,30 @@ func (u *Updater) Check(ctx context.Context) (Versions, error) {
 		return v, fmt.Errorf("the package %s is not installed: an update needs something to go back to", u.o.Package)
 	}
 	return v, nil
+}
+
+// configured says what to do when nobody has said where the repository is: apt takes a
+// list that is not there for an empty one.
+func (u *Updater) configured() error {
+	if u.o.Sources == "" {
+		return nil
+	}
+	_, err := os.Stat(u.o.Sources)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("no repository is set up: %s is not there: copy /usr/share/gatehouse/examples/apt/gatehouse.sources to it, with the address of the operator's repository, and the operator's key to /etc/apt/keyrings/gatehouse-archive-keyring.gpg: %w", u.o.Sources, err)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot read where the repository is: %w", asRoot(err))
+	}
+	return nil
+}
+
+// asRoot adds what may mend an error of one who is not root.
+func asRoot(err error) error {
+	if os.Geteuid() == 0 {
+		return err
+	}
+	return fmt.Errorf("%w (run it as root)", err)
 }
 
 // sources are the options by which apt reads the one repository. Where its own folders
@@ -131,7 +158,7 @@ func (u *Updater) unstaged(err error) error {
 	if errors.Is(err, unix.EROFS) {
 		return fmt.Errorf("cannot update: %s is on a read-only file system: mount a writable folder there, as /usr/share/gatehouse/examples/raspberrypi/fstab does, or name another one (--stage): %w", u.o.Stage, err)
 	}
-	return fmt.Errorf("cannot update: %w", err)
+	return fmt.Errorf("cannot update: %w", asRoot(err))
 }
 
 var policyLine = regexp.MustCompile(`(?m)^ +(Installed|Candidate): (\S+)`)

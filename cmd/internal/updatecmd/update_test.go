@@ -10,7 +10,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -300,6 +302,57 @@ func TestUpdateChangesNothing(t *testing.T) {
 
 	m.srv.Close()
 	refused("no repository", "cannot read the repository")
+}
+
+// Where no repository was ever set up, or by somebody who is not root, it is said what to
+// do.
+func TestUpdateSaysWhatIsMissing(t *testing.T) {
+	m := newMachine(t, nil)
+	m.installFirst("1.0")
+	sources := filepath.Join(m.root, "etc/apt/sources.list.d/gatehouse.sources")
+	sample, err := os.ReadFile("../../../firmware-config/apt/gatehouse.sources")
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := regexp.MustCompile(`(?m)^Signed-By: (\S+)$`).FindStringSubmatch(string(sample))
+	if key == nil {
+		t.Fatal("the sample names no key")
+	}
+	// What the package installs, and where.
+	listed, err := os.ReadFile("../../../.package/gatehouse.yaml")
+	if err != nil || !strings.Contains(string(listed), "{src: firmware-config/apt/, dst: /usr/share/gatehouse/examples/apt/,") {
+		t.Errorf("the package has no sample at /usr/share/gatehouse/examples/apt: %v", err)
+	}
+
+	for dir := filepath.Dir(m.root); dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := exec.Command("/proc/self/exe", "check", "--stage", m.stage(), "--sources", sources)
+	c.Env = append(os.Environ(), "GATEHOUSE_TEST_STATE="+m.state)
+	c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	if out, err := c.CombinedOutput(); err == nil || !strings.Contains(string(out), "run it as root") || !strings.Contains(string(out), "cannot read the repository") {
+		t.Errorf("not root: %v\n%s", err, out)
+	}
+
+	if err := os.Remove(sources); err != nil {
+		t.Fatal(err)
+	}
+	u := m.updater()
+	_, err = u.Check(t.Context())
+	for _, err := range []error{err, u.Apply(t.Context())} {
+		for _, want := range []string{sources + " is not there", "/usr/share/gatehouse/examples/apt/gatehouse.sources", key[1]} {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%v, want %q", err, want)
+			}
+		}
+	}
+	m.expect("1.0", "by 1.0\n")
+	u.o.Sources = "" // all of the machine's, of which there are none
+	if v, err := u.Check(t.Context()); err != nil || v.Newer() {
+		t.Errorf("%+v, %v", v, err)
+	}
 }
 
 // The power fails at each point; the next start finishes or undoes.
