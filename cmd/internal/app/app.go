@@ -53,7 +53,7 @@ type Options struct {
 	I2C     func(user, name string, addr uint16) (bus.Transactor, error)
 	Timings func(lane.Timing)
 	Board   fs.FS // what the board tells of itself; nil = this machine's
-	// TrustClock takes the machine's time as synced.
+	// TrustClock takes the machine's time as synced, as clock.battery of gate.yaml does.
 	TrustClock bool
 	Time       clock.Source  // nil = the machine's clocks
 	Renew      Pace          // of certificates
@@ -110,7 +110,7 @@ func Build(ctx context.Context, cfg *config.Gate, o Options) (_ *App, err error)
 	if err := a.takeFolder(); err != nil {
 		return nil, err
 	}
-	if a.Clock, err = clock.New(clock.Options{Location: cfg.Location, Build: o.Build, Keep: filepath.Join(cfg.State, "time"), TrustSystem: o.TrustClock, Source: o.Time, Note: ClockNote, Log: a.log}); err != nil {
+	if err := a.openClock(); err != nil {
 		return nil, err
 	}
 	name := cfg.Community + "/" + cfg.Site + "/" + cfg.Gate

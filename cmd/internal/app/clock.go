@@ -4,13 +4,22 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 
 	"gatehouse/edge"
+	"gatehouse/edge/clock"
 	"gatehouse/edge/sqlite"
 )
 
 // ClockNote is where gatehouse-clock.service leaves its note.
 const ClockNote = "/run/gatehouse-clock/ntp"
+
+// openClock makes the clock, for a gate and for its safe side.
+func (a *App) openClock() (err error) {
+	a.Clock, err = clock.New(clock.Options{Location: a.cfg.Location, Build: a.o.Build, Keep: filepath.Join(a.cfg.State, "time"), TrustSystem: a.o.TrustClock || a.cfg.Clock.Battery,
+		Source: a.o.Time, Note: ClockNote, Log: a.log})
+	return err
+}
 
 // lookBack is how many entries are tried for the last time shown: damage takes a
 // few that lie side by side.

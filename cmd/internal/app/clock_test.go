@@ -36,6 +36,25 @@ func (b *turnedClock) turn(by time.Duration) {
 	b.wall = b.wall.Add(by)
 }
 
+// A clock with a battery is believed where gate.yaml says so: by a gate, and on its safe
+// side. Nobody else sets the machine's time here.
+func TestClockWithABattery(t *testing.T) {
+	for _, has := range []bool{false, true} {
+		b := &turnedClock{wall: time.Now(), mono: 5000}
+		a := &App{cfg: &config.Gate{State: t.TempDir(), Location: time.UTC, Clock: config.Clock{Battery: has}}, o: Options{Time: b, Build: time.Now().AddDate(0, -1, 0)}, log: slog.New(slog.DiscardHandler)}
+		if err := a.openClock(); err != nil {
+			t.Fatal(err)
+		}
+		if s := a.Clock.Now(); s.Clock.Trusted() != has || (s.Source == "battery") != has {
+			t.Errorf("battery %v: %s by %s", has, s.Clock, s.Source)
+		}
+		b.turn(-30 * 365 * 24 * time.Hour)
+		if s := a.Clock.Now(); s.Clock.Trusted() {
+			t.Errorf("battery %v, and empty: %s by %s", has, s.Clock, s.Source)
+		}
+	}
+}
+
 const curfew = `policy: curfew
 version: 1
 title: Nobody enters at night

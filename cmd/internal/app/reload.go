@@ -67,6 +67,7 @@ func needsRestart(was, is *config.Gate) []string {
 	differs("languages", was.Languages, is.Languages)
 	differs("state", was.State, is.State)
 	differs("keys", was.Keys, is.Keys)
+	differs("clock", was.Clock, is.Clock)
 	differs("sync", was.Sync, is.Sync)
 	differs("console", was.Console, is.Console)
 	differs("metrics", was.Metrics, is.Metrics)

@@ -20,7 +20,6 @@ import (
 
 	"gatehouse/cmd/internal/config"
 	"gatehouse/edge"
-	"gatehouse/edge/clock"
 	"gatehouse/edge/lane"
 	"gatehouse/edge/policy"
 	"gatehouse/edge/text"
@@ -46,7 +45,7 @@ func SafeSide(ctx context.Context, cfg *config.Gate, o Options, why error) (kept
 	if a.text, err = text.New(); err != nil {
 		return nil, err
 	}
-	if a.Clock, err = clock.New(clock.Options{Location: cfg.Location, Build: o.Build, Keep: filepath.Join(cfg.State, "time"), TrustSystem: o.TrustClock, Source: o.Time, Note: ClockNote, Log: a.log}); err != nil {
+	if err := a.openClock(); err != nil {
 		return nil, err
 	}
 	pol, err := ownPolicy(cfg, a.log)

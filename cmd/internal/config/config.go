@@ -38,6 +38,7 @@ type Gate struct {
 	Superior  []string          `yaml:"superior"`  // policies above it, the highest first
 	Keys      Keys              `yaml:"keys"`
 
+	Clock   Clock   `yaml:"clock"`
 	Sync    Sync    `yaml:"sync"`
 	Console Console `yaml:"console"`
 	Metrics Metrics `yaml:"metrics"`
@@ -63,6 +64,12 @@ type Keys struct {
 	// Inspectors is a file of keys, as in sync.trust, of authorities whose inspectors
 	// may read this gate's console, beside those that may sign policies from above.
 	Inspectors string `yaml:"inspectors"`
+}
+
+// Clock is what is known of the machine's clock.
+type Clock struct {
+	// Battery says that it runs on without power and was set: its time is as good as NTP's.
+	Battery bool `yaml:"battery"`
 }
 
 // Sync is the way to the community server. An empty URL is a gate on its own.

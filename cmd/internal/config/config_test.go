@@ -102,6 +102,7 @@ func TestErrors(t *testing.T) {
 			`/dev/ttyX is used by the scanner of lane in already (line 8)`},
 		{"password in URL", "gate: g", "gate: g\nsync: {url: 'mqtt://u:p@h:1', trust: t}", `no user name or password here`},
 		{"no trust", "gate: g", "gate: g\nsync: {url: 'mqtt://h:1'}", `trust: must be given`},
+		{"clock's battery", "gate: g", "gate: g\nclock: {battery: full}", `clock.battery`},
 		{"no lanes", "lanes:", "lanes: []\nbuses:", `a gate has at least one lane`},
 	} {
 		t.Run(c.name, func(t *testing.T) {

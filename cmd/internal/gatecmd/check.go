@@ -96,7 +96,7 @@ func check(ctx context.Context, r *report, path string) {
 	if s.Clock.Trusted() {
 		r.ok("clock", "%s, %s by %s", s.Local().Format("2006-01-02 15:04:05 -0700"), s.Clock, s.Source)
 	} else {
-		r.warn("clock", "%s, but not set since power-on: rules bound to hours do not bind (set NTP, or --trust-clock with a clock battery)", s.Local().Format("2006-01-02 15:04:05 -0700"))
+		r.warn("clock", "%s, but not set since power-on: rules bound to hours do not bind (set up NTP, or write clock: {battery: true} in gate.yaml when the machine has a clock with a battery that was set)", s.Local().Format("2006-01-02 15:04:05 -0700"))
 	}
 	type trier interface{ Try() error }
 	a.EachDevice(func(serves string, d device.Device) {

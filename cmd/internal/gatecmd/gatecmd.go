@@ -131,7 +131,7 @@ func configFlag(cmd *cobra.Command, path *string) {
 
 func runCmd() *cobra.Command {
 	var path string
-	var verbose, trust bool
+	var verbose bool
 	cmd := &cobra.Command{
 		Use: "run", Short: "Run the gate", Args: cobra.NoArgs,
 		Long: `Run the gate until it is told to stop. A device that is absent makes its lane run
@@ -149,7 +149,7 @@ service's status. What is wrong is refused as a whole.`,
 			}
 			log := logs.New(cmd.ErrOrStderr(), verbose)
 			n := &app.Notifier{Log: log}
-			o := app.Options{Version: version.String(), Build: version.Built(), Log: log, TrustClock: trust, Notifier: n,
+			o := app.Options{Version: version.String(), Build: version.Built(), Log: log, Notifier: n,
 				Ready: func(a *app.App) {
 					log.Info("the gate is open for business", "gate", cfg.Gate, "lanes", len(a.Lanes.Views()), "policy", a.Policies.Hash(), "entries", a.Journal.Size())
 					if a.Console != nil {
@@ -190,6 +190,5 @@ service's status. What is wrong is refused as a whole.`,
 	}
 	configFlag(cmd, &path)
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "log more")
-	cmd.Flags().BoolVar(&trust, "trust-clock", false, "take the machine's clock as right (it has a battery and was set)")
 	return cmd
 }

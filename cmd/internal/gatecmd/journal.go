@@ -81,7 +81,7 @@ func alone(ctx context.Context, cfg *config.Gate) (*journal.Journal, error) {
 	if err != nil {
 		return nil, err
 	}
-	clk, err := clock.New(clock.Options{Location: cfg.Location, Keep: filepath.Join(cfg.State, "time"), Log: slog.New(slog.DiscardHandler)})
+	clk, err := clock.New(clock.Options{Location: cfg.Location, Keep: filepath.Join(cfg.State, "time"), TrustSystem: cfg.Clock.Battery, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return nil, err
 	}
