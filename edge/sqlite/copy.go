@@ -19,7 +19,7 @@ func Copy(ctx context.Context, path, to string) error {
 	}
 	db.SetMaxOpenConns(1)
 	if _, err = db.ExecContext(ctx, "VACUUM INTO ?", to); err != nil {
-		err = fmt.Errorf("cannot copy %s: %w", path, err)
+		err = fmt.Errorf("cannot copy %s: %w", path, because(path, err))
 	}
 	return errors.Join(err, db.Close())
 }

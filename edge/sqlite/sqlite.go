@@ -15,10 +15,12 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
-	_ "modernc.org/sqlite" // the driver "sqlite"
+	"golang.org/x/sys/unix"
+	"modernc.org/sqlite" // the driver "sqlite" besides
 )
 
 // Options say how a database is opened. Zero values are the defaults.
@@ -64,7 +66,7 @@ func Open(ctx context.Context, path string, o Options) (*DB, error) {
 		return nil, fmt.Errorf("cannot make the folder of %s: %w", path, err)
 	}
 	if err := makeFile(ctx, path, o.PageSize); err != nil {
-		return nil, fmt.Errorf("cannot open %s: %w", path, err)
+		return nil, fmt.Errorf("cannot open %s: %w", path, because(path, err))
 	}
 	sync := "NORMAL"
 	if o.Full {
@@ -91,21 +93,39 @@ func Open(ctx context.Context, path string, o Options) (*DB, error) {
 	}
 	w, err := open(1, destroy...)
 	if err != nil {
-		return nil, fmt.Errorf("cannot open %s: %w", path, err)
+		return nil, fmt.Errorf("cannot open %s: %w", path, because(path, err))
 	}
 	r, err := open(o.Readers, "query_only(1)")
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("cannot open %s: %w", path, err), w.Close())
+		return nil, errors.Join(fmt.Errorf("cannot open %s: %w", path, because(path, err)), w.Close())
 	}
 	c, err := open(1)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("cannot open %s: %w", path, err), w.Close(), r.Close())
+		return nil, errors.Join(fmt.Errorf("cannot open %s: %w", path, because(path, err)), w.Close(), r.Close())
 	}
 	db := &DB{W: w, R: r, check: c, path: path}
 	if err := errors.Join(db.assert(ctx, o), db.migrate(ctx, o.Migrations)); err != nil {
-		return nil, errors.Join(fmt.Errorf("cannot open %s: %w", path, err), db.Close())
+		return nil, errors.Join(fmt.Errorf("cannot open %s: %w", path, because(path, err)), db.Close())
 	}
 	return db, nil
+}
+
+// because adds what keeps the files of a database from being used: SQLite's codes do
+// not tell missing rights from a medium that can only be read.
+func because(path string, err error) error {
+	const perm, readOnly, ioErr, cantOpen = 3, 8, 10, 14 // primary codes
+	var e *sqlite.Error
+	if !errors.As(err, &e) || !slices.Contains([]int{perm, readOnly, ioErr, cantOpen}, e.Code()&0xff) {
+		return err
+	}
+	// Asked, not opened: with the close of any descriptor of a file the process loses
+	// SQLite's locks on it.
+	for _, p := range []string{path, path + "-wal", path + "-shm", filepath.Dir(path)} {
+		if why := unix.Faccessat(unix.AT_FDCWD, p, unix.R_OK|unix.W_OK, unix.AT_EACCESS); why != nil && !errors.Is(why, fs.ErrNotExist) {
+			return fmt.Errorf("%w: %s: %w", err, p, why)
+		}
+	}
+	return err
 }
 
 // escape makes a path safe inside an SQLite URI.

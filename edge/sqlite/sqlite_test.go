@@ -4,10 +4,14 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestSettingsHoldAndSchemaMovesForward(t *testing.T) {
@@ -59,6 +63,51 @@ func TestNotADatabase(t *testing.T) {
 		}
 		if _, err := Open(context.Background(), path, Options{}); err == nil || !strings.Contains(err.Error(), path) {
 			t.Errorf("%.10q was opened: %v", text, err)
+		}
+	}
+}
+
+// A file of another user's says so, by an error that can be told from others.
+func TestRightsAreTold(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.db")
+	for p := filepath.Dir(path); strings.Contains(p, t.Name()); p = filepath.Dir(p) {
+		if err := os.Chmod(p, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	db, err := Open(t.Context(), path, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(filepath.Dir(path), 0o555); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.Chmod(filepath.Dir(path), 0o755) })
+	for _, mode := range []fs.FileMode{0o000, 0o444} { // 0o444: it could be read, were there a WAL
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+		said := make(chan error)
+		go func() {
+			if os.Geteuid() == 0 {
+				// The thread that is somebody else ends with this goroutine.
+				runtime.LockOSThread()
+				if err := unix.Setfsuid(65534); err != nil {
+					said <- err
+					return
+				}
+			}
+			db, err := Open(t.Context(), path, Options{})
+			if err == nil {
+				err = errors.Join(errors.New("it is open"), db.Close())
+			}
+			said <- err
+		}()
+		if err := <-said; !errors.Is(err, fs.ErrPermission) || IsDamage(err) {
+			t.Errorf("mode %o: %v", mode, err)
 		}
 	}
 }

@@ -115,24 +115,24 @@ func Build(ctx context.Context, cfg *config.Gate, o Options) (_ *App, err error)
 	}
 	name := cfg.Community + "/" + cfg.Site + "/" + cfg.Gate
 	if a.Identity, err = identity.Open(filepath.Join(cfg.State, "keys"), name); err != nil {
-		return nil, err
+		return nil, cfg.Remedy(err)
 	}
 	if err := a.openRegistry(ctx); err != nil {
-		return nil, err
+		return nil, cfg.Remedy(err)
 	}
 	keys, err := siteKeys(cfg)
 	if err != nil {
 		return nil, err
 	}
 	if err := a.openJournal(ctx); err != nil {
-		return nil, err
+		return nil, cfg.Remedy(err)
 	}
 	if err := a.lastSeen(ctx); err != nil {
 		return nil, err
 	}
 	if !o.Beside {
 		if err := errors.Join(a.unsuspect(), a.newEpoch(ctx)); err != nil {
-			return nil, err
+			return nil, cfg.Remedy(err)
 		}
 	}
 	if a.Policies, err = openPolicies(ctx, cfg, a.Registry, a.log); err == nil {
@@ -189,7 +189,14 @@ func siteKeys(cfg *config.Gate) ([]edge.CredentialKey, error) {
 	if cfg.Withheld(path) {
 		return nil, fmt.Errorf("there is no site key %s, or it came after the service's start: as root, \"gatehouse enroll\" brings the site's, and \"gatehouse check\" makes one for a gate on its own; then: systemctl restart gatehouse", path)
 	}
-	return SiteKeys(path, true)
+	keys, err := SiteKeys(path, true)
+	switch {
+	case err == nil || filepath.Dir(path) == filepath.Dir(cfg.KeyFile(config.FileSite)):
+		return keys, cfg.Remedy(err)
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("%w (it is root's: run this as root, or let the service do it, which is handed a copy: systemctl start gatehouse)", err)
+	}
+	return nil, config.FolderRemedy(filepath.Dir(path), err)
 }
 
 func siteKeyFile(cfg *config.Gate) string {
@@ -206,7 +213,8 @@ func OpenRegistry(ctx context.Context, cfg *config.Gate, clk edge.Clock, log *sl
 	if err != nil {
 		return nil, err
 	}
-	return registry.Open(ctx, filepath.Join(cfg.State, "registry.db"), registry.Options{Keys: keys, Clock: clk, Log: log})
+	r, err := registry.Open(ctx, filepath.Join(cfg.State, "registry.db"), registry.Options{Keys: keys, Clock: clk, Log: log})
+	return r, cfg.Remedy(err)
 }
 
 // buildLanes makes devices, passages and lanes. All that is wrong with the

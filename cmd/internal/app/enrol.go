@@ -60,7 +60,7 @@ func tlsKey(cfg *config.Gate) (*ecdsa.PrivateKey, error) {
 		err = config.OwnLike(path, filepath.Dir(path))
 	}
 	if err != nil {
-		return nil, err
+		return nil, cfg.Remedy(err)
 	}
 	der, err := base64.StdEncoding.DecodeString(text)
 	if err == nil {

@@ -19,7 +19,7 @@ const epochFile = "new-epoch"
 // other keys from then on, or its files are from a backup.
 func AskEpoch(cfg *config.Gate, why string) error {
 	if err := config.WriteKey(filepath.Join(cfg.State, epochFile), []byte(why+"\n")); err != nil {
-		return fmt.Errorf("cannot ask for a new epoch: %w", err)
+		return cfg.Remedy(fmt.Errorf("cannot ask for a new epoch: %w", err))
 	}
 	return nil
 }

@@ -21,15 +21,7 @@ const startRoom = 2 << 20
 // is nobody else's, and has room to open the databases in.
 func (a *App) takeFolder() error {
 	dir := a.cfg.State
-	hint := func(err error) error {
-		switch {
-		case errors.Is(err, unix.EROFS):
-			return fmt.Errorf("the state folder %s is on a medium that can only be read: a card that fails turns read-only, so back the gate up and replace it; otherwise mount it for writing (mount -o remount,rw): %w", dir, err)
-		case errors.Is(err, fs.ErrPermission):
-			return fmt.Errorf("the state folder %s may not be written by this user: it belongs to the daemon's (chown -R gatehouse: %s): %w", dir, dir, err)
-		}
-		return fmt.Errorf("cannot use the state folder: %w", err)
-	}
+	hint := func(err error) error { return a.cfg.Remedy(fmt.Errorf("cannot use the state folder: %w", err)) }
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return hint(err)
 	}

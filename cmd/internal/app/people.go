@@ -43,7 +43,7 @@ func OpenAccounts(ctx context.Context, cfg *config.Gate, o accounts.Options) (*a
 	path := filepath.Join(cfg.State, "accounts.db")
 	a, err := accounts.Open(ctx, path, o)
 	if err != nil {
-		return nil, err
+		return nil, cfg.Remedy(err)
 	}
 	// What root's command has made is for the daemon to write.
 	for _, suffix := range []string{"", "-wal", "-shm"} {
@@ -108,6 +108,9 @@ func (a *App) certificates() (*console.Certificates, error) {
 		Clock: a.Clock, Build: a.o.Build, Log: a.log})
 	if err == nil && certs.Own() {
 		a.log.Info("the console's own root certificate; compare it with what /ca shows before you install it on a tablet", "sha256", certs.Fingerprint())
+	}
+	if c.Cert == "" {
+		err = a.cfg.Remedy(err)
 	}
 	return certs, err
 }

@@ -30,9 +30,6 @@ func SiteKeys(path string, make bool) ([]edge.CredentialKey, error) {
 		}
 		src, err = os.ReadFile(path)
 	}
-	if errors.Is(err, fs.ErrPermission) {
-		return nil, fmt.Errorf("cannot read the site key: %w (it is root's: run this as root, or let the service do it, which is handed a copy: systemctl start gatehouse)", err)
-	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the site key: %w", err)
 	}
@@ -96,5 +93,8 @@ func writeSiteKey(path string) error {
 		return err
 	}
 	_, werr := f.WriteString(text)
-	return errors.Join(werr, f.Sync(), f.Close())
+	if err := errors.Join(werr, f.Sync(), f.Close()); err != nil {
+		return errors.Join(err, os.Remove(path)) // a half of a key would be taken for a damaged one
+	}
+	return nil
 }

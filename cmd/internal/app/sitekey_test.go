@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"gatehouse/cmd/internal/config"
 )
 
 func TestSiteKeys(t *testing.T) {
@@ -64,7 +66,7 @@ func TestSiteKeyOfRoot(t *testing.T) {
 			said <- err
 			return
 		}
-		_, err := SiteKeys(filepath.Join(dir, "site.key"), true)
+		_, err := siteKeys(&config.Gate{Keys: config.Keys{Site: filepath.Join(dir, "site.key")}})
 		said <- err
 	}()
 	if err := <-said; err == nil || !strings.Contains(err.Error(), "run this as root") || !strings.Contains(err.Error(), "systemctl start gatehouse") {

@@ -95,7 +95,7 @@ func NewKey(cfg *config.Gate, out io.Writer) error {
 		return fmt.Errorf("cannot make a recovery key: %w", err)
 	}
 	if err := config.WriteKey(recoveryFile(cfg), []byte(id.Recipient().String()+"\n")); err != nil {
-		return fmt.Errorf("cannot keep the recovery key's public half: %w", err)
+		return cfg.Remedy(fmt.Errorf("cannot keep the recovery key's public half: %w", err))
 	}
 	fmt.Fprintf(out, "The recovery key of gate %s/%s. It opens the gate's backups, and is not kept here:\nwrite it down or photograph it now, and put it where the keys of the house are.\n\n    %s\n\n", cfg.Site, cfg.Gate, id)
 	return qrtext.Print(out, id.String())
@@ -106,7 +106,7 @@ func readers(cfg *config.Gate) ([]age.Recipient, error) {
 	var texts []string
 	src, err := os.ReadFile(recoveryFile(cfg))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("cannot read the recovery key's public half: %w", err)
+		return nil, cfg.Remedy(fmt.Errorf("cannot read the recovery key's public half: %w", err))
 	}
 	texts = append(texts, string(src))
 	if cfg.Enrolled != nil {
@@ -155,9 +155,13 @@ func Write(ctx context.Context, cfg *config.Gate, configPath, out, program strin
 		tmp, err = os.MkdirTemp("", "gatehouse-backup-*.tmp")
 	}
 	if err != nil {
-		return "", fmt.Errorf("cannot make a place for copies: %w", err)
+		return "", cfg.Remedy(fmt.Errorf("cannot make a place for copies: %w", err))
 	}
 	defer os.RemoveAll(tmp)
+	remedy := cfg.Remedy
+	if frozen {
+		remedy = func(err error) error { return config.FolderRemedy(os.TempDir(), err) }
+	}
 	// The registry first: what the journal has beyond it, it catches up at the start.
 	for _, name := range []string{registryName, accountsName, journalName} {
 		if _, err := os.Stat(filepath.Join(cfg.State, name)); errors.Is(err, fs.ErrNotExist) && name == accountsName {
@@ -166,11 +170,11 @@ func Write(ctx context.Context, cfg *config.Gate, configPath, out, program strin
 		from := filepath.Join(cfg.State, name)
 		if frozen {
 			if from, err = thaw(from, filepath.Join(tmp, "as-it-is-"+name)); err != nil {
-				return "", err
+				return "", remedy(err)
 			}
 		}
 		if err := sqlite.Copy(ctx, from, filepath.Join(tmp, name)); err != nil {
-			return "", err
+			return "", remedy(err)
 		}
 	}
 	f, err := os.OpenFile(out+".part", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
@@ -326,6 +330,10 @@ func Restore(_ context.Context, backup io.Reader, key, configPath string) (_ *co
 	fail := func(format string, args ...any) (*config.Gate, Manifest, error) {
 		return nil, man, fmt.Errorf(format, args...)
 	}
+	base := filepath.Dir(configPath)
+	unwritten := func(what string, err error) (*config.Gate, Manifest, error) {
+		return nil, man, config.FolderRemedy(base, fmt.Errorf("%s: %w", what, err))
+	}
 	id, err := age.ParseX25519Identity(strings.TrimSpace(key))
 	if err != nil {
 		return fail("this is no recovery key (it begins with AGE-SECRET-KEY-1): %w", err)
@@ -353,10 +361,9 @@ func Restore(_ context.Context, backup io.Reader, key, configPath string) (_ *co
 	if !filepath.IsLocal(man.Config) {
 		return fail("the backup's configuration has the name %q", man.Config)
 	}
-	base := filepath.Dir(configPath)
 	work, err := os.MkdirTemp(base, "restore-*.tmp")
 	if err != nil {
-		return fail("cannot make a place to unpack: %w", err)
+		return unwritten("cannot make a place to unpack", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
 	for {
@@ -372,13 +379,13 @@ func Restore(_ context.Context, backup io.Reader, key, configPath string) (_ *co
 			return fail("the backup holds %q, which belongs in none", h.Name)
 		}
 		if err := unpack(filepath.Join(work, h.Name), t); err != nil {
-			return fail("cannot unpack the backup: %w", err)
+			return unwritten("cannot unpack the backup", err)
 		}
 	}
 	// The configuration first: it says where the rest goes.
 	src, err := os.ReadFile(filepath.Join(work, configFolder, man.Config))
 	if err != nil {
-		return fail("cannot unpack the backup: %w", err)
+		return unwritten("cannot unpack the backup", err)
 	}
 	placed, err := config.Parse(configPath, src)
 	if err != nil {
@@ -388,16 +395,16 @@ func Restore(_ context.Context, backup io.Reader, key, configPath string) (_ *co
 		return fail("%s has a journal already: a backup is restored to a device without one (move the folder away if that is meant)", placed.State)
 	}
 	if err := os.MkdirAll(filepath.Dir(placed.KeyFile(siteName)), 0o700); err != nil {
-		return fail("cannot make the state folder: %w", err)
+		return nil, man, placed.Remedy(fmt.Errorf("cannot make the state folder: %w", err))
 	}
 	if err := config.OwnLike(filepath.Dir(placed.KeyFile(siteName)), placed.State); err != nil {
-		return fail("cannot give the keys' folder to the daemon: %w", err)
+		return nil, man, placed.Remedy(fmt.Errorf("cannot give the keys' folder to the daemon: %w", err))
 	}
 	if err := app.AskEpoch(placed, fmt.Sprintf("restored from a backup of %s", time.UnixMilli(man.At).UTC().Format(time.RFC3339))); err != nil {
 		return fail("%w", err)
 	}
 	if err := moveConfig(filepath.Join(work, configFolder), base); err != nil {
-		return fail("cannot place the configuration: %w", err)
+		return unwritten("cannot place the configuration", err)
 	}
 	site := placed.Keys.Site
 	if site == "" {
@@ -411,7 +418,7 @@ func Restore(_ context.Context, backup io.Reader, key, configPath string) (_ *co
 			continue
 		}
 		if err := place(from, f.to, placed.State); err != nil {
-			return fail("cannot place %s: %w", f.name, err)
+			return nil, man, placed.Remedy(fmt.Errorf("cannot place %s: %w", f.name, err))
 		}
 	}
 	return placed, man, nil

@@ -1,91 +1,168 @@
 package backup
 
 import (
+	"bytes"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"gatehouse/cmd/internal/app"
 	"gatehouse/cmd/internal/config"
-	"gatehouse/edge/sqlite"
+	firmwareconfig "gatehouse/firmware-config"
 )
 
-// gate makes what a backup of a gate is made of.
-func gate(t *testing.T, name string) (*config.Gate, string) {
+// gate makes the folder of a gate that has run, and gives the path of its gate.yaml
+// and the text of its recovery key.
+func gate(t *testing.T, more string) (conf, paper string) {
 	t.Helper()
 	dir := t.TempDir()
-	cfg := &config.Gate{Community: "lakeside", Site: "north", Gate: name, State: dir, Policy: filepath.Join(dir, "policy.yaml"), Keys: config.Keys{Site: filepath.Join(dir, "site.key")}}
-	conf := filepath.Join(dir, "gate.yaml")
-	for _, path := range []string{conf, cfg.Policy} {
-		if err := os.WriteFile(path, []byte("{}\n"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, name := range []string{journalName, registryName} {
-		db, err := sqlite.Open(t.Context(), filepath.Join(dir, name), sqlite.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := db.Close(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := NewKey(cfg, io.Discard); err != nil {
+	conf = filepath.Join(dir, "gate.yaml")
+	pol, err := firmwareconfig.Samples.ReadFile("policies/normal-times.yaml")
+	if err != nil {
 		t.Fatal(err)
 	}
-	return cfg, conf
+	write(t, filepath.Join(dir, "policy.yaml"), string(pol))
+	write(t, conf, "community: c\nsite: s\ngate: g\nstate: state\npolicy: policy.yaml\npassages: [{name: main, barrier: none}]\n"+
+		"lanes: [{name: in, passage: main, direction: in, scanner: console, thermometer: none}]\n"+more)
+	cfg, err := config.Load(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	quiet := *cfg
+	quiet.Console.Listen = ""
+	a, err := app.Build(t.Context(), &quiet, app.Options{Version: "test", TrustClock: true, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := NewKey(cfg, &out); err != nil {
+		t.Fatal(err)
+	}
+	return conf, regexp.MustCompile(`AGE-SECRET-KEY-1[0-9A-Z]+`).FindString(out.String())
 }
 
-// Two gates, the name of one beginning with that of the other, share a medium, and one
-// starts without the time. Each removes its own old backups and nothing else, and
-// never the one that it has just written.
-func TestKeep(t *testing.T) {
-	shared := t.TempDir()
-	for _, name := range []string{"north-east-notes.backup", "north-east-20260514-0900001.backup", "north-east-20260514-090000.backup.part"} {
-		if err := os.WriteFile(filepath.Join(shared, name), nil, 0o600); err != nil {
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// backupOf makes a backup of a gate's folder.
+func backupOf(t *testing.T, conf string) (file string) {
+	t.Helper()
+	cfg, err := config.Load(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if file, err = Write(t.Context(), cfg, conf, t.TempDir(), "test", time.Now(), 0); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// restore runs the command, as at a new device.
+func restore(t *testing.T, file, paper, conf string) (string, error) {
+	t.Helper()
+	var out bytes.Buffer
+	c := RestoreCommand(conf)
+	c.SetOut(&out)
+	c.SetErr(io.Discard)
+	c.SetIn(strings.NewReader(paper + "\n"))
+	c.SetArgs([]string{file})
+	err := c.ExecuteContext(t.Context())
+	return out.String(), err
+}
+
+func expect(t *testing.T, what string, err error, want ...string) {
+	t.Helper()
+	for _, w := range want {
+		if err == nil || !strings.Contains(err.Error(), w) {
+			t.Errorf("%s: %v\ndoes not say %q", what, err, w)
+		}
+	}
+}
+
+// On a medium without room the device's keys and the recovery key cannot be made, and
+// what to do is said. Their next versions are written to a device that is always full.
+func TestKeysOnAFullMedium(t *testing.T) {
+	conf, _ := gate(t, "")
+	cfg, err := config.Load(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	full := func(path string) {
+		t.Helper()
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink("/dev/full", path+".new"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	want := func(names ...string) {
-		t.Helper()
-		entries, err := os.ReadDir(shared)
-		if err != nil {
+	want := []string{"no space left on device", "without room", "df -h " + cfg.State}
+	full(recoveryFile(cfg))
+	c := Command(conf)
+	c.SetOut(io.Discard)
+	c.SetArgs([]string{"key"})
+	expect(t, "the recovery key", c.ExecuteContext(t.Context()), want...)
+	for _, name := range []string{"device.age", "device.key"} {
+		full(cfg.KeyFile(name))
+		_, err = app.Build(t.Context(), cfg, app.Options{Version: "test", Log: slog.New(slog.DiscardHandler)})
+		expect(t, name, err, want...)
+	}
+}
+
+// A place that cannot take what a backup holds: its folder, or the medium of the state.
+func TestRestoreWithoutRoomOrRights(t *testing.T) {
+	conf, paper := gate(t, "")
+	file := backupOf(t, conf)
+	bare := filepath.Join(t.TempDir(), "gate.yaml")
+	base := filepath.Dir(bare)
+	if os.Geteuid() != 0 {
+		if err := os.Chmod(base, 0o500); err != nil {
 			t.Fatal(err)
 		}
-		var got []string
-		for _, e := range entries {
-			got = append(got, strings.TrimPrefix(e.Name(), "north-"))
+		_, err := restore(t, file, paper, bare)
+		expect(t, "a folder of root's", err, base, "run the command as root")
+		return
+	}
+	for _, c := range []struct {
+		name, at, data string
+		flags          uintptr
+		want           []string
+	}{
+		{"the configuration's medium is full", base, "size=64k", 0, []string{"no space left on device", "without room", "df -h " + base}},
+		{"the configuration's medium can only be read", base, "", unix.MS_RDONLY, []string{base, "can only be read", "remount"}},
+		{"the state's medium is full", filepath.Join(base, "state"), "size=64k", 0, []string{"no space left on device", "without room", "df -h " + filepath.Join(base, "state")}},
+		{"the state's medium can only be read", filepath.Join(base, "state"), "", unix.MS_RDONLY, []string{"the state folder", "can only be read", "remount"}},
+	} {
+		if err := os.MkdirAll(c.at, 0o755); err != nil {
+			t.Fatal(err)
 		}
-		names = append(names, "east-20260514-0900001.backup", "east-20260514-090000.backup.part", "east-notes.backup")
-		for _, n := range names {
-			if _, err := os.Stat(filepath.Join(shared, "north-"+n)); err != nil {
-				t.Errorf("%s is gone", n)
+		if err := unix.Mount("none", c.at, "tmpfs", c.flags, c.data); err != nil {
+			if os.Getenv("CI") != "" {
+				t.Fatal(err)
 			}
+			t.Skipf("cannot mount here (%v); .ci/run is root and can", err)
 		}
-		if len(got) != len(names) {
-			t.Errorf("there are %q, want %q", got, names)
-		}
-	}
-	day := func(n int) time.Time { return time.Date(2026, 5, n, 2, 30, 0, 0, time.UTC) }
-	write := func(cfg *config.Gate, conf string, at time.Time) {
-		t.Helper()
-		file, err := Write(t.Context(), cfg, conf, shared, "test", at, 2)
-		if err != nil {
+		_, err := restore(t, file, paper, bare)
+		expect(t, c.name, err, c.want...)
+		if err := unix.Unmount(c.at, unix.MNT_DETACH); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := os.Stat(file); err != nil {
-			t.Errorf("the backup just written: %v", err)
-		}
 	}
-	east, eastConf := gate(t, "east")
-	east2, east2Conf := gate(t, "east-2")
-	for n := 1; n <= 3; n++ {
-		write(east, eastConf, day(n))
-		write(east2, east2Conf, day(n))
-	}
-	want("east-20260502-023000.backup", "east-20260503-023000.backup", "east-2-20260502-023000.backup", "east-2-20260503-023000.backup")
-	write(east, eastConf, time.Date(1970, 1, 1, 0, 0, 9, 0, time.UTC))
-	want("east-19700101-000009.backup", "east-20260503-023000.backup", "east-2-20260502-023000.backup", "east-2-20260503-023000.backup")
 }

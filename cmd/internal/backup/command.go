@@ -87,7 +87,7 @@ mistake, not against a dead card. After a change of the place: gatehouse setup.`
 				return err
 			}
 			if err := os.MkdirAll(cfg.State, 0o700); err != nil {
-				return fmt.Errorf("cannot make the state folder: %w", err)
+				return cfg.Remedy(fmt.Errorf("cannot make the state folder: %w", err))
 			}
 			if _, err := os.Stat(recoveryFile(cfg)); err == nil && !again {
 				return errors.New("this gate has a recovery key, which was printed when it was made; --again makes another, which opens backups made from then on")

@@ -80,7 +80,7 @@ func (g *Gate) WriteEnrolled(e Enrolled) error {
 		err = WriteKey(g.KeyFile(enrolledFile), append(src, '\n'))
 	}
 	if err != nil {
-		return fmt.Errorf("cannot keep the enrolment: %w", err)
+		return g.Remedy(fmt.Errorf("cannot keep the enrolment: %w", err))
 	}
 	return nil
 }

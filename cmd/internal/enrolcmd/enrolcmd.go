@@ -179,12 +179,12 @@ func Invitation(cfg *config.Gate, text string) (wire.Invitation, error) {
 // Keys opens the device's keys, or makes them; they belong to the daemon.
 func Keys(cfg *config.Gate) (*identity.Identity, error) {
 	if err := os.MkdirAll(cfg.State, 0o700); err != nil {
-		return nil, fmt.Errorf("cannot make the state folder: %w", err)
+		return nil, cfg.Remedy(fmt.Errorf("cannot make the state folder: %w", err))
 	}
 	dir := filepath.Clean(cfg.KeyFile("."))
 	id, err := identity.Open(dir, app.Name(cfg))
 	if err != nil {
-		return nil, err
+		return nil, cfg.Remedy(err)
 	}
 	return id, errors.Join(config.OwnLike(dir, cfg.State), config.OwnLike(filepath.Join(dir, "device.key"), cfg.State), config.OwnLike(filepath.Join(dir, "device.age"), cfg.State))
 }

@@ -653,6 +653,28 @@ func TestFilesBelongToTheDaemon(t *testing.T) {
 	}
 }
 
+// Keys that cannot be written are told with what to do: here their next version is a
+// device that is always full.
+func TestKeysOnAFullMedium(t *testing.T) {
+	conf := gateFolder(t, "east")
+	cfg, err := config.Load(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(cfg.KeyFile("."), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("/dev/full", cfg.KeyFile("device.age.new")); err != nil {
+		t.Fatal(err)
+	}
+	err = enroll(t.Context(), io.Discard, conf, "--request", filepath.Join(t.TempDir(), "request"))
+	for _, want := range []string{"no space left on device", "without room", "df -h " + cfg.State} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v\ndoes not say %q", err, want)
+		}
+	}
+}
+
 // sleeper is a board that wakes up with its clock where it stood.
 type sleeper struct{ at time.Time }
 

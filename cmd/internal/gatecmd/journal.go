@@ -89,5 +89,6 @@ func alone(ctx context.Context, cfg *config.Gate) (*journal.Journal, error) {
 	if cfg.Enrolled != nil {
 		o.Recipient = cfg.Enrolled.Recipient
 	}
-	return journal.Open(ctx, filepath.Join(cfg.State, "journal.db"), o)
+	j, err := journal.Open(ctx, filepath.Join(cfg.State, "journal.db"), o)
+	return j, cfg.Remedy(err)
 }

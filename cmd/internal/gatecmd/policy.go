@@ -33,7 +33,7 @@ func openPolicySite(ctx context.Context, path string) (policycmd.Site, error) {
 	}
 	j, err := journal.Inspect(ctx, filepath.Join(cfg.State, "journal.db"))
 	if err != nil {
-		return policycmd.Site{}, err
+		return policycmd.Site{}, cfg.Remedy(err)
 	}
 	log := slog.New(slog.DiscardHandler)
 	r, err := app.OpenRegistry(ctx, cfg, nil, log)
