@@ -100,6 +100,7 @@ const patience = 10 * time.Second
 func Build(ctx context.Context, cfg *config.Gate, o Options) (_ *App, err error) {
 	a := &App{cfg: cfg, o: o, log: o.Log.With("site", cfg.Site, "gate", cfg.Gate)}
 	defer func() {
+		err = errors.Join(err, cfg.OwnState())
 		if err != nil {
 			err = errors.Join(err, a.close())
 		}
@@ -210,11 +211,17 @@ func siteKeyFile(cfg *config.Gate) string {
 // commands beside it. clk may be nil.
 func OpenRegistry(ctx context.Context, cfg *config.Gate, clk edge.Clock, log *slog.Logger) (*registry.Registry, error) {
 	keys, err := siteKeys(cfg)
-	if err != nil {
+	var r *registry.Registry
+	if err == nil {
+		r, err = registry.Open(ctx, filepath.Join(cfg.State, "registry.db"), registry.Options{Keys: keys, Clock: clk, Log: log})
+	}
+	if err := errors.Join(cfg.Remedy(err), cfg.OwnState()); err != nil {
+		if r != nil {
+			err = errors.Join(err, r.Close())
+		}
 		return nil, err
 	}
-	r, err := registry.Open(ctx, filepath.Join(cfg.State, "registry.db"), registry.Options{Keys: keys, Clock: clk, Log: log})
-	return r, cfg.Remedy(err)
+	return r, nil
 }
 
 // buildLanes makes devices, passages and lanes. All that is wrong with the

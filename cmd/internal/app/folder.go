@@ -60,12 +60,13 @@ func (a *App) takeFolder() error {
 	return nil
 }
 
-// leaveFolder lets another daemon have it.
+// leaveFolder lets another daemon have it, also one that is not root.
 func (a *App) leaveFolder() error {
+	err := a.cfg.OwnState()
 	if a.folder == nil {
-		return nil
+		return err
 	}
 	f := a.folder
 	a.folder = nil
-	return f.Close()
+	return errors.Join(err, f.Close())
 }

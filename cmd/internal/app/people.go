@@ -3,7 +3,6 @@ package app
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -42,14 +41,11 @@ func OpenAccounts(ctx context.Context, cfg *config.Gate, o accounts.Options) (*a
 	}
 	path := filepath.Join(cfg.State, "accounts.db")
 	a, err := accounts.Open(ctx, path, o)
-	if err != nil {
-		return nil, cfg.Remedy(err)
-	}
-	// What root's command has made is for the daemon to write.
-	for _, suffix := range []string{"", "-wal", "-shm"} {
-		if err := config.OwnLike(path+suffix, cfg.State); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, errors.Join(fmt.Errorf("cannot give the accounts to the daemon: %w", err), a.Close())
+	if err := errors.Join(cfg.Remedy(err), cfg.OwnState()); err != nil {
+		if a != nil {
+			err = errors.Join(err, a.Close())
 		}
+		return nil, err
 	}
 	return a, nil
 }

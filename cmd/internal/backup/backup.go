@@ -397,9 +397,7 @@ func Restore(_ context.Context, backup io.Reader, key, configPath string) (_ *co
 	if err := os.MkdirAll(filepath.Dir(placed.KeyFile(siteName)), 0o700); err != nil {
 		return nil, man, placed.Remedy(fmt.Errorf("cannot make the state folder: %w", err))
 	}
-	if err := config.OwnLike(filepath.Dir(placed.KeyFile(siteName)), placed.State); err != nil {
-		return nil, man, placed.Remedy(fmt.Errorf("cannot give the keys' folder to the daemon: %w", err))
-	}
+	defer func() { err = errors.Join(err, placed.OwnState()) }()
 	if err := app.AskEpoch(placed, fmt.Sprintf("restored from a backup of %s", time.UnixMilli(man.At).UTC().Format(time.RFC3339))); err != nil {
 		return fail("%w", err)
 	}

@@ -183,10 +183,7 @@ func Keys(cfg *config.Gate) (*identity.Identity, error) {
 	}
 	dir := filepath.Clean(cfg.KeyFile("."))
 	id, err := identity.Open(dir, app.Name(cfg))
-	if err != nil {
-		return nil, cfg.Remedy(err)
-	}
-	return id, errors.Join(config.OwnLike(dir, cfg.State), config.OwnLike(filepath.Join(dir, "device.key"), cfg.State), config.OwnLike(filepath.Join(dir, "device.age"), cfg.State))
+	return id, errors.Join(cfg.Remedy(err), cfg.OwnState())
 }
 
 // forget removes the device's own keys. The journal's next entries are signed by

@@ -69,7 +69,7 @@ func deviceKey(cfg *config.Gate) (edge.Signer, error) {
 		return nil, err
 	}
 	id, err := identity.Open(dir, cfg.Community+"/"+cfg.Site+"/"+cfg.Gate)
-	if err != nil {
+	if err := errors.Join(cfg.Remedy(err), cfg.OwnState()); err != nil {
 		return nil, err
 	}
 	return id.Signer(), nil
@@ -90,5 +90,11 @@ func alone(ctx context.Context, cfg *config.Gate) (*journal.Journal, error) {
 		o.Recipient = cfg.Enrolled.Recipient
 	}
 	j, err := journal.Open(ctx, filepath.Join(cfg.State, "journal.db"), o)
-	return j, cfg.Remedy(err)
+	if err := errors.Join(cfg.Remedy(err), cfg.OwnState()); err != nil {
+		if j != nil {
+			err = errors.Join(err, j.Close())
+		}
+		return nil, err
+	}
+	return j, nil
 }
