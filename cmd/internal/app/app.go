@@ -174,7 +174,7 @@ func Build(ctx context.Context, cfg *config.Gate, o Options) (_ *App, err error)
 		deps.Clock, deps.Versions, deps.Raw, deps.Test = a.Clock, a.versions, a.raw.look, a.Lanes.Test
 		tips, err := config.ReadTips(cfg.Console.Tips)
 		if err != nil {
-			return nil, err
+			a.log.Warn("the gate opens without the tips of its display", "err", err, "hint", "gatehouse check says whether they are well; then: systemctl restart gatehouse")
 		}
 		if a.Console, err = console.New(console.Config{Listen: cfg.Console.Listen, Gate: cfg.Name, Language: cfg.Language, Languages: cfg.Languages, Location: cfg.Location, Certificates: certs,
 			Tips: tips, Volume: loudness(cfg.Console.Volume)}, deps); err != nil {

@@ -177,6 +177,38 @@ func TestWrongStarts(t *testing.T) {
 	}
 }
 
+// What an idle display tells is no reason to keep a gate shut.
+func TestStartWithoutTips(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{"policy.yaml": strings.Replace(curfew, "UNTRUSTED", "skip", 1), "wrong.yaml": "en: Wash\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tips := range []string{"nowhere.yaml", "wrong.yaml", "."} {
+		conf := filepath.Join(dir, "gate.yaml")
+		if err := os.WriteFile(conf, []byte("community: c\nsite: s\ngate: g\nstate: state\npolicy: policy.yaml\nconsole: {listen: '127.0.0.1:0', tips: "+tips+"}\n"+
+			"passages: [{name: main, barrier: none}]\nlanes: [{name: in, passage: main, direction: in, scanner: console, thermometer: none}]\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		cfg, err := config.Load(conf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		log := new(said)
+		a, err := Build(t.Context(), cfg, Options{Version: "test", TrustClock: true, Log: slog.New(slog.NewTextHandler(log, nil))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a.Console == nil || !strings.Contains(log.String(), "without the tips") {
+			t.Errorf("%s: console %v, the log:\n%s", tips, a.Console != nil, log)
+		}
+		if err := a.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // A medium that is full before the start: the gate starts in its reserve.
 func TestStartOnAFullMedium(t *testing.T) {
 	dir := t.TempDir()

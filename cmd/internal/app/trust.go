@@ -24,7 +24,7 @@ func TrustLine(s edge.Signer) (string, error) {
 func ReadTrust(path string) (wire.Trust, error) {
 	src, err := os.ReadFile(path)
 	if err != nil {
-		return wire.Trust{}, fmt.Errorf("cannot read the server's keys: %w (communityd trust prints them)", err)
+		return wire.Trust{}, fmt.Errorf("cannot read the keys: %w (communityd trust prints them)", err)
 	}
 	return wire.ParseTrust(path, src)
 }

@@ -57,7 +57,14 @@ const (
 	siteName     = "site.key"
 	recoveryName = "recovery.pub"
 	configFolder = "config/"
+	rulesFolder  = "udev" // in it: udev's rules, which name the readers of this machine
 	suffix       = ".backup"
+)
+
+// The rules that an installer wrote; those of the package come with it.
+const (
+	udevRules = "/etc/udev/rules.d"
+	rulesName = "*gatehouse*.rules"
 )
 
 // mayLack are the members that a backup may be without.
@@ -181,7 +188,7 @@ func Write(ctx context.Context, cfg *config.Gate, configPath, out, program strin
 	if err != nil {
 		return "", fmt.Errorf("cannot write the backup: %w", err)
 	}
-	err = pack(cfg, configPath, tmp, program, now, f, to)
+	err = pack(cfg, configPath, tmp, udevRules, program, now, f, to)
 	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return "", fmt.Errorf("cannot write the backup %s: %w", out, errors.Join(err, os.Remove(out+".part")))
 	}
@@ -254,7 +261,7 @@ func thaw(from, to string) (string, error) {
 	return to, nil
 }
 
-func pack(cfg *config.Gate, configPath, copies, program string, now time.Time, w io.Writer, to []age.Recipient) error {
+func pack(cfg *config.Gate, configPath, copies, udev, program string, now time.Time, w io.Writer, to []age.Recipient) error {
 	sealed, err := age.Encrypt(w, to...)
 	if err != nil {
 		return err
@@ -296,13 +303,33 @@ func pack(cfg *config.Gate, configPath, copies, program string, now time.Time, w
 		site = cfg.KeyFile(config.FileSite)
 	}
 	errs := []error{add(manifestName, int64(len(man)), bytes.NewReader(man)), file(configFolder+filepath.Base(configPath), configPath)}
-	for _, p := range append([]string{cfg.Policy}, cfg.Superior...) {
-		rel, err := filepath.Rel(base, p)
-		if err != nil || !filepath.IsLocal(rel) {
-			errs = append(errs, fmt.Errorf("the policy %s is not below the configuration's folder %s: put it there, so that a restored gate finds it", p, base))
-			continue
+	packed := map[string]bool{configFolder + filepath.Base(configPath): true}
+	beside := func(name, path string) error {
+		if name = configFolder + name; packed[name] {
+			return nil
 		}
-		errs = append(errs, file(configFolder+filepath.ToSlash(rel), p))
+		packed[name] = true
+		return file(name, path)
+	}
+	for _, f := range cfg.Files() {
+		switch policy := f.Key == "policy" || f.Key == "superior"; {
+		case f.Own || f.Beside == "" && !policy:
+		case f.Beside == "":
+			errs = append(errs, fmt.Errorf("the policy %s is not below the configuration's folder %s: put it there, so that a restored gate finds it", f.Path, base))
+		default:
+			if err := beside(f.Beside, f.Path); policy || !away(err) {
+				errs = append(errs, err)
+			}
+		}
+	}
+	rules, err := filepath.Glob(filepath.Join(udev, rulesName))
+	if err != nil {
+		return err
+	}
+	for _, r := range rules {
+		if err := beside(rulesFolder+"/"+filepath.Base(r), r); !away(err) {
+			errs = append(errs, err)
+		}
 	}
 	errs = append(errs, file(siteName, site), file(recoveryName, recoveryFile(cfg)),
 		file(registryName, filepath.Join(copies, registryName)), file(accountsName, filepath.Join(copies, accountsName)), file(journalName, filepath.Join(copies, journalName)))
@@ -310,6 +337,12 @@ func pack(cfg *config.Gate, configPath, copies, program string, now time.Time, w
 		return err
 	}
 	return errors.Join(t.Close(), z.Close(), sealed.Close())
+}
+
+// away reports whether a file is not there for the backup. Of those that a gate works
+// without none is worth a night without a backup; "gatehouse check" tells of them.
+func away(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission)
 }
 
 // sameMedium reports whether a backup lies where the gate's own state does, and dies
@@ -482,7 +515,11 @@ func moveConfig(from, to string) error {
 		case !errors.Is(err, fs.ErrNotExist):
 			return err
 		}
-		if err := os.MkdirAll(filepath.Dir(dst), 0o755); err != nil {
+		mode := fs.FileMode(0o755)
+		if filepath.Dir(rel) == config.KeysBeside {
+			mode = 0o700
+		}
+		if err := os.MkdirAll(filepath.Dir(dst), mode); err != nil {
 			return err
 		}
 		return os.WriteFile(dst, src, 0o644)

@@ -2,6 +2,7 @@ package backup
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"log/slog"
 	"os"
@@ -15,6 +16,7 @@ import (
 
 	"gatehouse/cmd/internal/app"
 	"gatehouse/cmd/internal/config"
+	"gatehouse/edge/sqlite"
 	firmwareconfig "gatehouse/firmware-config"
 )
 
@@ -163,6 +165,106 @@ func TestRestoreWithoutRoomOrRights(t *testing.T) {
 		expect(t, c.name, err, c.want...)
 		if err := unix.Unmount(c.at, unix.MNT_DETACH); err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+const authority = "server+93812e29+ATtqJ7zOtqQtYqOo0CpvDXNlMhV3HeJDpjrASKGLWdop\n"
+
+// A gate that names more than its policy is restored with it, and starts.
+func TestRestoredWithWhatItNames(t *testing.T) {
+	conf, paper := gate(t, "console: {listen: '127.0.0.1:0', tips: show/tips.yaml}\nkeys: {inspectors: keys/inspectors}\n")
+	dir := filepath.Dir(conf)
+	write(t, filepath.Join(dir, "show/tips.yaml"), "en: [Wash your hands]\n")
+	write(t, filepath.Join(dir, "keys/inspectors"), authority)
+	write(t, filepath.Join(dir, "keys/beside"), "a secret that nobody has named")
+	bare := filepath.Join(t.TempDir(), "gate.yaml")
+	out, err := restore(t, backupOf(t, conf), paper, bare)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"show/tips.yaml": "en: [Wash your hands]\n", "keys/inspectors": authority, "keys/beside": ""} {
+		if got, err := os.ReadFile(filepath.Join(filepath.Dir(bare), name)); string(got) != want || (err != nil) != (want == "") {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+	if st, err := os.Stat(filepath.Join(filepath.Dir(bare), "keys")); err != nil || st.Mode().Perm() != 0o700 {
+		t.Errorf("the keys' folder: %v, %v", st.Mode(), err)
+	}
+	if strings.Contains(out, "was not in the backup") || !strings.Contains(out, "gatehouse setup && gatehouse check") {
+		t.Errorf("it says:\n%s", out)
+	}
+	cfg, err := config.Load(bare)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	a, err := app.Build(t.Context(), cfg, app.Options{Version: "test", TrustClock: true, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Close(); err != nil {
+		t.Error(err)
+	}
+	if strings.Contains(log.String(), "tips") {
+		t.Errorf("the log:\n%s", log.String())
+	}
+}
+
+// What a backup cannot hold, or a device cannot take over unseen, restore tells.
+func TestRestoreTellsWhatIsLeft(t *testing.T) {
+	conf, paper := gate(t, "")
+	text, err := os.ReadFile(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Dir(conf)
+	write(t, conf, strings.Replace(string(text), "thermometer: none", "thermometer: {driver: gy-mcu90614, port: /dev/gatehouse/thermometer-in}", 1)+
+		"console: {listen: '127.0.0.1:0', tips: tips.yaml, cert: keys/console.pem, key: keys/console.key}\n")
+	for _, name := range []string{"keys/console.pem", "keys/console.key"} {
+		write(t, filepath.Join(dir, name), "secret")
+	}
+	cfg, err := config.Load(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rules, none := t.TempDir(), t.TempDir()
+	write(t, filepath.Join(rules, "70-gatehouse.rules"), "# reader-in\n")
+	write(t, filepath.Join(rules, "99-other.rules"), "# not a gate's\n")
+	for _, c := range []struct {
+		udev, want string
+	}{{rules, "cp RULES /etc/udev/rules.d/ && udevadm control --reload"}, {none, "no udev rules for them were in the backup"}} {
+		to, err := readers(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		copies := t.TempDir()
+		for _, name := range []string{journalName, registryName} {
+			if err := sqlite.Copy(t.Context(), filepath.Join(cfg.State, name), filepath.Join(copies, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		f, err := os.Create(filepath.Join(t.TempDir(), "x.backup"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(pack(cfg, conf, copies, c.udev, "test", time.Now(), f, to), f.Close()); err != nil {
+			t.Fatal(err) // also without the tips, which are not there
+		}
+		bare := filepath.Join(t.TempDir(), "gate.yaml")
+		base := filepath.Dir(bare)
+		out, err := restore(t, f.Name(), paper, bare)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{strings.ReplaceAll(c.want, "RULES", filepath.Join(base, "udev/70-gatehouse.rules")), filepath.Join(base, "tips.yaml") + " (console.tips in gate.yaml) was not in the backup",
+			filepath.Join(base, "keys/console.pem") + " (console.cert", filepath.Join(base, "keys/console.key") + " (console.key"} {
+			if !strings.Contains(out, want) {
+				t.Errorf("it does not say %q:\n%s", want, out)
+			}
+		}
+		if _, err := os.Stat(filepath.Join(base, "udev/99-other.rules")); err == nil {
+			t.Error("rules that are none of the gate's came along")
 		}
 	}
 }

@@ -2,10 +2,13 @@ package backup
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -22,9 +25,11 @@ func Command(defaultConfig string) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "backup",
 		Short: "Copy what this gate knows into one encrypted file, while it runs",
-		Long: `backup writes the journal, the roster, the configuration and the policies, each as
-it is at one moment, into one file. The community can read it, and whoever holds the
-recovery key that was printed at the first start. The device's own keys are not in it.
+		Long: `backup writes the journal, the roster, the configuration with the policies and what
+else it names beside itself, and the udev rules of this gate's readers, each as it is
+at one moment, into one file. The community can read it, and whoever holds the
+recovery key that was printed at the first start. The device's own keys are not in it,
+nor are a certificate and password that gate.yaml names.
 
 Without --out it goes where gate.yaml says (backup: {to: /media/stick}), or here. The
 package does it every night (gatehouse-backup.timer); without a place in gate.yaml to
@@ -107,12 +112,13 @@ func RestoreCommand(defaultConfig string) *cobra.Command {
 		Use:   "restore BACKUP",
 		Short: "Put a backup on this device, which takes the place of the one that died",
 		Long: `restore asks for the recovery key and puts back configuration, policies, roster and
-journal. The gate keeps its name; the device is another one, with keys of its own
+journal, and says what else the device lacks. The gate keeps its name; the device is another one, with keys of its own
 and a new epoch of the journal, so the community server is asked to approve it:
 
     gatehouse restore /media/usb/north-east-20260514-090000.backup
     gatehouse enroll gatehouse://...
     communityd gates replace north/east K7QF-2M9X-3HTR      (there)
+    gatehouse setup && gatehouse check
     systemctl start gatehouse`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -129,14 +135,47 @@ and a new epoch of the journal, so the community server is asked to approve it:
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "restored gate %s of site %s as it was at %s.\nThis device has no keys yet; ask the community server to approve it in the old one's place:\n    gatehouse enroll INVITATION\n    communityd gates replace %s/%s CODE      (at the server)\nThen: systemctl start gatehouse\n",
-				cfg.Gate, cfg.Site, time.UnixMilli(man.At).UTC().Format("2006-01-02 15:04 MST"), cfg.Site, cfg.Gate)
+			if _, err := fmt.Fprintf(cmd.OutOrStdout(), "restored gate %s of site %s as it was at %s.\n", cfg.Gate, cfg.Site, time.UnixMilli(man.At).UTC().Format("2006-01-02 15:04 MST")); err != nil {
+				return err
+			}
+			if err := lacks(cmd.OutOrStdout(), cfg, path); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "This device has no keys yet; ask the community server to approve it in the old one's place:\n    gatehouse enroll INVITATION\n    communityd gates replace %s/%s CODE      (at the server)\nThen: gatehouse setup && gatehouse check && systemctl start gatehouse\n",
+				cfg.Site, cfg.Gate)
 			return err
 		},
 	}
 	c.Flags().StringVarP(&path, "config", "c", defaultConfig, "where the gate's configuration is to be")
 	c.Flags().StringVar(&key, "key", "", "`file` with the recovery key; without it the key is asked for")
 	return c
+}
+
+// lacks says what is still to be done by hand before a restored gate is as it was.
+func lacks(out io.Writer, cfg *config.Gate, path string) error {
+	for _, f := range cfg.Files() {
+		if _, err := os.Stat(f.Path); errors.Is(err, fs.ErrNotExist) {
+			if _, err := fmt.Fprintf(out, "%s (%s in gate.yaml) was not in the backup: bring it, or take it out of gate.yaml.\n", f.Path, f.Key); err != nil {
+				return err
+			}
+		}
+	}
+	folder := filepath.Join(filepath.Dir(path), rulesFolder)
+	rules, err := filepath.Glob(filepath.Join(folder, rulesName))
+	if err != nil {
+		return err
+	}
+	src, err := os.ReadFile(path)
+	switch {
+	case err != nil:
+		return fmt.Errorf("cannot read the configuration: %w", err)
+	case len(rules) > 0:
+		_, err = fmt.Fprintf(out, "The names of readers and thermometers come from udev's rules. Those of the old device are in %s; where\nadapters are told apart by their sockets, write the ones of this device (gatehouse devices find). Then:\n    cp %s /etc/udev/rules.d/ && udevadm control --reload && udevadm trigger\n",
+			folder, strings.Join(rules, " "))
+	case bytes.Contains(src, []byte("/dev/gatehouse/")):
+		_, err = fmt.Fprintln(out, "gate.yaml names devices in /dev/gatehouse, and no udev rules for them were in the backup: write\n/etc/udev/rules.d/70-gatehouse.rules after /usr/share/gatehouse/examples/udev/70-gatehouse.rules (gatehouse devices find).")
+	}
+	return err
 }
 
 // readKey reads the key from a file, or from the terminal.

@@ -74,6 +74,7 @@ func check(ctx context.Context, r *report, path string) {
 	if err := cfg.MayEnrol(); err != nil && cfg.Enrolled != nil {
 		r.warn("enrolment", "%v", err)
 	}
+	checkFiles(r, cfg)
 	listen := cfg.Console.Listen
 	cfg.Console.Listen = ""
 	a, err := app.Build(ctx, cfg, app.Options{Version: version.String(), Build: version.Built(), Beside: true, Log: slog.New(slog.DiscardHandler)})
@@ -137,6 +138,25 @@ func check(ctx context.Context, r *report, path string) {
 		r.ok("certificate", "until %s; it renews itself at two thirds of its life", until.Format("2006-01-02"))
 	} else if err != nil {
 		r.fail("certificate", fmt.Errorf("%w (gatehouse enroll gets another)", err))
+	}
+}
+
+// checkFiles looks through the files that gate.yaml names and without which a gate
+// opens all the same.
+func checkFiles(r *report, cfg *config.Gate) {
+	if name := cfg.Console.Tips; name != "" && cfg.Console.Listen != "" {
+		if tips, err := config.ReadTips(name); err != nil {
+			r.warn("display's tips", "the display shows none: %v", err)
+		} else {
+			r.ok("display's tips", "%s: in %d languages", name, len(tips))
+		}
+	}
+	if name := cfg.Keys.Inspectors; name != "" {
+		if keys, err := app.ReadTrust(name); err != nil {
+			r.fail("inspectors' authorities", fmt.Errorf("no inspector of theirs can log in (keys.inspectors): %w", err))
+		} else {
+			r.ok("inspectors' authorities", "%s: %d keys", name, len(keys.Keys))
+		}
 	}
 }
 
