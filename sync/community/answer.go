@@ -62,6 +62,9 @@ func (s *Server) answer(ctx context.Context, m asked, published map[string]time.
 		return fmt.Errorf("%w: request of version %d", wire.ErrMalformed, q.V)
 	}
 	g, err := s.gate(ctx, m.gateName, keysFresh)
+	if err == nil && g == nil {
+		g, err = s.gate(ctx, m.gateName, keysRetry) // it may have been approved just now
+	}
 	if err != nil {
 		return err
 	}
@@ -71,7 +74,7 @@ func (s *Server) answer(ctx context.Context, m asked, published map[string]time.
 	if err := s.confirm(ctx, g, q.Peers); err != nil {
 		return err
 	}
-	if err := s.manifest(ctx, g, q.Nonce, &q); err != nil {
+	if err := s.manifest(ctx, m.gateName, q.Nonce, &q); err != nil {
 		return err
 	}
 	now := time.Now()
@@ -101,12 +104,18 @@ func (s *Server) answer(ctx context.Context, m asked, published map[string]time.
 }
 
 // manifest tells a gate what it needs. q is what it has; nil when that is not
-// known, which names everything.
-func (s *Server) manifest(ctx context.Context, g *gate, nonce string, q *wire.Request) error {
+// known, which names everything. A gate that is unknown is told nothing.
+func (s *Server) manifest(ctx context.Context, n gateName, nonce string, q *wire.Request) error {
 	body := wire.ManifestBody{V: wire.Version, Nonce: nonce}
-	reg, err := s.store.registry(ctx, g.site)
+	reg, err := s.store.registry(ctx, n.site)
 	if err != nil {
 		return fmt.Errorf("cannot read the registry: %w", err)
+	}
+	// After the registry, and from the store: another process may have revoked a
+	// device and then made a new content key, which must not be sealed to that device.
+	g, err := s.gate(ctx, n, 0)
+	if err != nil || g == nil {
+		return err
 	}
 	if reg != nil && (q == nil || q.Registry != reg.version) {
 		if key := sealTo(reg.identity, g); key != nil {
@@ -141,7 +150,7 @@ func (s *Server) manifest(ctx context.Context, g *gate, nonce string, q *wire.Re
 		return err
 	}
 	body.Time = time.Now().UnixMilli()
-	return s.say(ctx, gateName{g.site, g.name}, wire.TypeManifest, wire.Manifest, body)
+	return s.say(ctx, n, wire.TypeManifest, wire.Manifest, body)
 }
 
 // sealTo encrypts the site's content identity to the gate's approved devices;
@@ -230,11 +239,7 @@ func (s *Server) announce(ctx context.Context, site string) error {
 		return err
 	}
 	for _, n := range names {
-		g, err := s.gate(ctx, n, keysFresh)
-		if err != nil {
-			return err
-		}
-		if err := s.manifest(ctx, g, "", nil); err != nil {
+		if err := s.manifest(ctx, n, "", nil); err != nil {
 			return err
 		}
 	}
@@ -276,6 +281,7 @@ func (s *Server) noteStatus(ctx context.Context, m asked) error {
 			if err := s.store.setKey(ctx, m.site, m.gate, k, now); err != nil {
 				return err
 			}
+			s.forget(m.gateName)
 		}
 	}
 	_, err = s.store.w.ExecContext(ctx, `UPDATE gate SET status = $1, status_at = $2 WHERE site = $3 AND name = $4`, string(cleanText(text)), now, m.site, m.gate)

@@ -209,6 +209,13 @@ func (s *Server) gate(ctx context.Context, n gateName, atMost time.Duration) (*g
 	return g, nil
 }
 
+// forget has the gate read again: its keys have changed.
+func (s *Server) forget(n gateName) {
+	s.mu.Lock()
+	delete(s.gates, n)
+	s.mu.Unlock()
+}
+
 // RegisterGate approves the key of a gate's device, and makes the gate when it
 // is new. age is the device's recipient, for what only it may read.
 func (s *Server) RegisterGate(ctx context.Context, site, name string, public []byte, age, by string) error {
@@ -241,9 +248,7 @@ func (s *Server) setKey(ctx context.Context, site, name string, public []byte, a
 	if err := s.store.setKey(ctx, site, name, k, time.Now().UnixMilli()); err != nil {
 		return fmt.Errorf("cannot set the key of gate %s/%s: %w", site, name, err)
 	}
-	s.mu.Lock()
-	delete(s.gates, gateName{site, name})
-	s.mu.Unlock()
+	s.forget(gateName{site, name})
 	s.relay.again()
 	return nil
 }
