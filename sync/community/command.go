@@ -35,6 +35,9 @@ func (s *Server) Command(ctx context.Context, o Order, valid time.Duration) (uin
 	}
 	now := time.Now()
 	err := s.store.write(ctx, func(tx *sql.Tx) error {
+		if err := s.store.bulk.turn(ctx, tx, turnCommands); err != nil {
+			return err
+		}
 		var status string
 		err := tx.QueryRowContext(ctx, `SELECT status FROM gate WHERE site = $1 AND name = $2`, o.Site, o.Gate).Scan(&status)
 		if errors.Is(err, sql.ErrNoRows) {

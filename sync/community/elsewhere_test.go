@@ -1,14 +1,20 @@
 package community
 
 import (
+	"bytes"
 	"context"
+	"database/sql"
+	"io"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"filippo.io/age"
 	"golang.org/x/mod/sumdb/note"
 
+	"gatehouse/edge"
 	"gatehouse/sync/wire"
 )
 
@@ -116,3 +122,338 @@ func TestRevokedElsewhere(t *testing.T) {
 	}
 }
 
+// waits until what another process does waits for a transaction that is open. It is
+// wrong when it is done instead.
+func waits(t testing.TB, s *Server, done chan error) {
+	t.Helper()
+	for {
+		select {
+		case err := <-done:
+			t.Errorf("it did not wait for the other one: %v", err)
+			done <- err
+			return
+		default:
+		}
+		var n int
+		if err := s.store.r.QueryRow(`SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`).Scan(&n); err != nil {
+			t.Error(err)
+			return
+		}
+		if n > 0 {
+			return
+		}
+		time.Sleep(time.Millisecond) // nothing announces that a statement waits
+	}
+}
+
+// issued opens what is published of a site with the key that is published.
+func issued(t testing.TB, s *Server, site string) (version int64, rows, lost int) {
+	t.Helper()
+	ctx := context.Background()
+	reg, err := s.store.registry(ctx, site)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := age.ParseX25519Identity(reg.identity)
+	if err != nil {
+		t.Fatal(err)
+	}
+	chunks, err := s.store.chunks(ctx, site)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, h := range chunks {
+		_, data, err := s.store.publication(ctx, site, h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := age.Decrypt(bytes.NewReader(data), id)
+		if err != nil {
+			t.Fatalf("chunk %d of version %d: %v", i, reg.version, err)
+		}
+		sealed, err := io.ReadAll(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		plain, err := wire.Expand(sealed, wire.MaxChunk)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rows += len(split(plain))
+		lost += bytes.Count(plain, []byte(`"lost"`))
+	}
+	if int64(rows) != reg.rows {
+		t.Errorf("%d rows are published, %d are said to be", rows, reg.rows)
+	}
+	return reg.version, rows, lost
+}
+
+// What else is done to a registry while a roster is imported comes after it: each
+// version has one content, and the key that is given out opens it.
+func testDuringImport(t *testing.T, where string) {
+	ctx := context.Background()
+	a, b := elsewhere(t, where), elsewhere(t, where)
+	const n = 3000 // more than a step between versions holds
+	allLost := func(yield func(edge.RosterRow, error) bool) {
+		for r := range roster(n, 0) {
+			r.Pass.Status = edge.PassLost
+			if !yield(r, nil) {
+				return
+			}
+		}
+	}
+	d := newDevice("revoked", "east", 7, 1)
+	register(t, a, d, "")
+	for _, c := range []struct {
+		site       string
+		first      bool // nothing was published before
+		do         func(site string) error
+		version    int64
+		rows, lost int
+	}{
+		{site: "republished", do: func(site string) error { return a.recut(ctx, site, false) }, version: 3, rows: n, lost: n},
+		{site: "rotated", do: func(site string) error { return a.rotate(ctx, site) }, version: 3, rows: n, lost: n},
+		{site: "revoked", do: func(site string) error { return a.RevokeGate(ctx, site, "east", d.key.Public(), "test") }, version: 3, rows: n, lost: n},
+		{site: "imported", do: func(site string) error {
+			_, err := a.ImportRoster(ctx, site, roster(n, 5), ImportOptions{})
+			return err
+		}, version: 3, rows: n, lost: 1},
+		{site: "imported-first", first: true, do: func(site string) error {
+			ch, err := a.ImportRoster(ctx, site, roster(n, 5), ImportOptions{})
+			if ch.New != 0 || ch.Changed != n-1 {
+				t.Errorf("the second import changes %+v", ch)
+			}
+			return err
+		}, version: 2, rows: n, lost: 1},
+		{site: "erased-first", first: true, do: func(site string) error {
+			_, err := a.ErasePerson(ctx, site, 7*5, "test")
+			return err
+		}, version: 2, rows: n - 1, lost: n - 1},
+	} {
+		t.Run(c.site, func(t *testing.T) {
+			if !c.first {
+				if _, err := a.ImportRoster(ctx, c.site, roster(n, 0), ImportOptions{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			amid, goOn := make(chan struct{}), make(chan struct{})
+			slow := func(yield func(edge.RosterRow, error) bool) {
+				for r := range allLost {
+					if r.Line == 100 {
+						close(amid)
+						<-goOn
+					}
+					if !yield(r, nil) {
+						return
+					}
+				}
+			}
+			imported, done := make(chan error, 1), make(chan error, 1)
+			go func() {
+				_, err := b.ImportRoster(ctx, c.site, slow, ImportOptions{})
+				imported <- err
+			}()
+			<-amid
+			go func() { done <- c.do(c.site) }()
+			waits(t, a, done)
+			close(goOn)
+			if err := <-imported; err != nil {
+				t.Errorf("the import: %v", err)
+			}
+			if err := <-done; err != nil {
+				t.Errorf("what came meanwhile: %v", err)
+			}
+			if version, rows, lost := issued(t, a, c.site); version != c.version || rows != c.rows || lost != c.lost {
+				t.Errorf("version %d with %d rows, %d lost; want version %d with %d, %d lost", version, rows, lost, c.version, c.rows, c.lost)
+			}
+		})
+	}
+}
+
+// Of two processes that go by what they have read, the second sees what the first has
+// written.
+func testTurns(t *testing.T, where string) {
+	ctx := context.Background()
+	a, b := elsewhere(t, where), elsewhere(t, where)
+	d := newDevice("estate", "east", 7, 1)
+	register(t, a, d, "")
+	now := time.Now().UnixMilli()
+	exec := func(tx *sql.Tx, q string, args ...any) {
+		t.Helper()
+		if _, err := tx.Exec(q, args...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	turn := func(tx *sql.Tx, name string) {
+		t.Helper()
+		if err := a.store.bulk.turn(ctx, tx, name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lock := func(tx *sql.Tx, gate string) *gate {
+		t.Helper()
+		g, err := a.store.lockGate(ctx, tx, "estate", gate, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return g
+	}
+	approved := func(tx *sql.Tx, d *device) {
+		t.Helper()
+		k := GateKey{Name: d.key.Name(), Public: [32]byte(d.key.Public()), State: KeyApproved, By: "test"}
+		if err := putKey(ctx, tx, lock(tx, d.gate), k, now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// second runs first in a transaction of one process, and then, before its end, f.
+	second := func(t *testing.T, first func(tx *sql.Tx), f func() error) error {
+		t.Helper()
+		done := make(chan error, 1)
+		err := a.store.write(ctx, func(tx *sql.Tx) error {
+			first(tx)
+			go func() { done <- f() }()
+			waits(t, a, done)
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return <-done
+	}
+	t.Run("policy", func(t *testing.T) {
+		at := func(v int) []byte { return sample(t, "normal-times.yaml", v) }
+		if err := a.PublishPolicy(ctx, "estate", "p.yaml", at(3)); err != nil {
+			t.Fatal(err)
+		}
+		err := second(t, func(tx *sql.Tx) {
+			turn(tx, turnPolicy("estate"))
+			exec(tx, `INSERT INTO policy (site, layer, version, hash, name, payload, at) SELECT site, layer, 5, hash, name, payload, at FROM policy WHERE site = 'estate'`)
+		}, func() error { return b.PublishPolicy(ctx, "estate", "p.yaml", at(4)) })
+		if err == nil || !strings.Contains(err.Error(), "must be above 5") {
+			t.Errorf("a version below the one that came first: %v", err)
+		}
+	})
+	t.Run("command", func(t *testing.T) {
+		if _, err := a.store.w.Exec(`UPDATE gate SET status = '{"v":1,"online":true,"nonce":"n"}' WHERE name = 'east'`); err != nil {
+			t.Fatal(err)
+		}
+		last := now + 1_000_000
+		var number uint64
+		err := second(t, func(tx *sql.Tx) {
+			turn(tx, turnCommands)
+			exec(tx, `INSERT INTO command (number, site, gate, payload, name, actor, issued, expires, sent, status, text) VALUES ($1, 'estate', 'east', '', '', '', 0, 0, 0, '', '')`, last)
+		}, func() (err error) {
+			number, err = b.Command(ctx, Order{Site: "estate", Gate: "east", Name: "open"}, time.Minute)
+			return err
+		})
+		if err != nil || number != uint64(last)+1 {
+			t.Errorf("number %d %v, want the one after %d", number, err, last)
+		}
+	})
+	t.Run("trust", func(t *testing.T) {
+		signed := func(n uint64) []byte {
+			p, err := wire.SignTrust(wire.Trust{Number: n, Keys: []wire.ServerKey{{ID: serverKey.Name(), Public: serverKey.Public(), Uses: wire.AllUses()}}}, now, serverKey)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return p
+		}
+		err := second(t, func(tx *sql.Tx) {
+			turn(tx, turnTrust)
+			exec(tx, `INSERT INTO trust (number, payload, at) VALUES (1, $1, 0)`, string(signed(1)))
+		}, func() error {
+			_, err := b.PublishTrust(ctx, signed(1))
+			return err
+		})
+		if err == nil || !strings.Contains(err.Error(), "the next one is 2") {
+			t.Errorf("a second list 1: %v", err)
+		}
+	})
+	for _, gate := range []string{"north", "south"} { // that are known, and have no device yet
+		if err := a.store.write(ctx, func(tx *sql.Tx) error { lock(tx, gate); return nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Run("approve", func(t *testing.T) {
+		one, two := newDevice("estate", "north", 7, 3), newNewcomer(t, "north", 4)
+		err := second(t, func(tx *sql.Tx) { approved(tx, one) }, func() error {
+			return b.ApproveEnrol(ctx, "estate", "north", two.request(t), false, "test")
+		})
+		if err == nil || !strings.Contains(err.Error(), "has the device") {
+			t.Errorf("a second device was approved: %v", err)
+		}
+	})
+	t.Run("pending", func(t *testing.T) {
+		d := newDevice("estate", "south", 7, 5)
+		k := GateKey{Name: d.key.Name(), Public: [32]byte(d.key.Public()), State: KeyPending, By: "status"}
+		err := second(t, func(tx *sql.Tx) { approved(tx, d) }, func() error { return b.store.setKey(ctx, d.site, d.gate, k, now) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if g, err := a.gate(ctx, gateName{d.site, d.gate}, 0); err != nil || len(g.keys) != 1 || g.keys[0].State != KeyApproved {
+			t.Errorf("a key that was approved is %+v %v", g, err)
+		}
+	})
+	t.Run("destroy", func(t *testing.T) {
+		_, bus, stop := start(t, where)
+		d.addLines(300)
+		d.want(t, d.send(t, bus, 0, 300), 300)
+		stop()
+		var log int64
+		if err := a.store.r.QueryRow(`SELECT id FROM log`).Scan(&log); err != nil {
+			t.Fatal(err)
+		}
+		var n int64
+		err := second(t, func(tx *sql.Tx) {
+			if k, err := a.store.destroy(ctx, tx, log, []uint64{3, 4, 5, 299}, now, "retention", "test"); err != nil || k != 4 {
+				t.Errorf("%d %v", k, err)
+			}
+		}, func() (err error) {
+			n, _, err = b.store.destroyWhere(ctx, now, "retention", "test", "seq >= 2 AND seq < 8 OR seq = 299")
+			return err
+		})
+		if err != nil || n != 3 {
+			t.Errorf("%d entries were destroyed that were there, %v", n, err)
+		}
+		cs, err := a.Counts(ctx, d.site, d.gate)
+		if err != nil || cs[0].Stored != 293 || cs[0].Destroyed != 7 || cs[0].Missing != 0 {
+			t.Errorf("%+v %v", cs, err)
+		}
+		if bad, err := a.Verify(ctx, d.site, d.gate); err != nil || len(bad) > 0 {
+			t.Errorf("verify: %v %v", bad, err)
+		}
+	})
+	t.Run("drop_local", func(t *testing.T) {
+		// The receiver has a log's mark and goes on to the change, while an import forgets
+		// the changes.
+		if _, err := a.ImportRoster(ctx, "estate", roster(10, 0), ImportOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		l := &gateLog{gate: &gate{site: "estate", name: "east"}}
+		if err := a.store.r.QueryRow(`SELECT id FROM log`).Scan(&l.id); err != nil {
+			t.Fatal(err)
+		}
+		note := func(tx *sql.Tx, seq uint64) error {
+			return noteChange(ctx, tx, l, seq, edge.PassChange{Pass: 14, Status: edge.PassLost, At: now})
+		}
+		if err := a.store.write(ctx, func(tx *sql.Tx) error { return note(tx, 1) }); err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		err := a.store.write(ctx, func(tx *sql.Tx) error {
+			exec(tx, `UPDATE contains SET received = received`)
+			go func() {
+				_, err := b.ImportRoster(ctx, "estate", roster(10, 0), ImportOptions{DropLocal: true})
+				done <- err
+			}()
+			waits(t, a, done)
+			return note(tx, 2)
+		})
+		if err != nil {
+			t.Errorf("the receiver: %v", err)
+		}
+		if err := <-done; err != nil {
+			t.Errorf("the import: %v", err)
+		}
+	})
+}

@@ -182,12 +182,20 @@ func (s *Server) ApproveEnrol(ctx context.Context, site, gate string, q *wire.En
 	if q.Community != s.cfg.Community || q.Site != site || q.Gate != gate {
 		return fmt.Errorf("the device asks to be gate %s/%s of %s, not %s/%s of %s: change its gate.yaml, or what you approve", q.Site, q.Gate, q.Community, site, gate, s.cfg.Community)
 	}
-	g, err := s.gate(ctx, gateName{site, gate}, 0)
-	if err != nil {
-		return err
-	}
+	now := time.Now().UnixMilli()
 	var others []GateKey
-	if g != nil {
+	// All in one transaction: of two who approve at once, the second must see what the
+	// first has done.
+	err := s.store.write(ctx, func(tx *sql.Tx) error {
+		if replace {
+			if err := s.store.bulk.turn(ctx, tx, turnRegistry(site)); err != nil {
+				return err
+			}
+		}
+		g, err := s.store.lockGate(ctx, tx, site, gate, now)
+		if err != nil {
+			return err
+		}
 		for _, k := range g.keys {
 			switch same := bytes.Equal(k.Public[:], q.Public); {
 			case same && k.State == KeyRevoked:
@@ -196,22 +204,40 @@ func (s *Server) ApproveEnrol(ctx context.Context, site, gate string, q *wire.En
 				others = append(others, k)
 			}
 		}
-	}
-	if len(others) > 0 && !replace {
-		return fmt.Errorf("gate %s/%s has the device %s already: `communityd gates replace` puts the new one in its place", site, gate, wire.Fingerprint(others[0].Public[:]))
-	}
-	if len(others) == 0 && replace {
-		return fmt.Errorf("gate %s/%s has no device to be replaced: `communityd gates approve`", site, gate)
-	}
-	for _, k := range others {
-		if err := s.RevokeGate(ctx, site, gate, k.Public[:], by); err != nil {
+		if len(others) > 0 && !replace {
+			return fmt.Errorf("gate %s/%s has the device %s already: `communityd gates replace` puts the new one in its place", site, gate, wire.Fingerprint(others[0].Public[:]))
+		}
+		if len(others) == 0 && replace {
+			return fmt.Errorf("gate %s/%s has no device to be replaced: `communityd gates approve`", site, gate)
+		}
+		for _, k := range others {
+			k.State, k.By = KeyRevoked, by
+			if err := putKey(ctx, tx, g, k, now); err != nil {
+				return err
+			}
+		}
+		k := GateKey{Name: s.signerName(site, gate), Public: [32]byte(q.Public), Age: q.Age, State: KeyApproved, By: by}
+		if err := putKey(ctx, tx, g, k, now); err != nil {
 			return err
 		}
+		if _, err := tx.ExecContext(ctx, `DELETE FROM enrol WHERE code = $1`, q.Code()); err != nil {
+			return err
+		}
+		if !replace {
+			return nil
+		}
+		return recutIn(ctx, tx, site, true)
+	})
+	if err != nil {
+		return fmt.Errorf("cannot approve a device: %w", err)
 	}
-	if err := s.RegisterGate(ctx, site, gate, q.Public, q.Age, by); err != nil {
-		return err
+	s.forget(gateName{site, gate})
+	s.relay.again()
+	if !replace {
+		return nil
 	}
-	return s.store.dropAsking(ctx, q.Code())
+	s.tell()
+	return s.scrubKey(ctx, site)
 }
 
 // Revocations is the certificate revocation list for a broker of one's own, PEM.
@@ -293,13 +319,6 @@ func (s *store) addAsking(ctx context.Context, q *wire.Enrol, now int64) error {
 		_, err := tx.ExecContext(ctx, `INSERT INTO enrol (code, site, gate, request, at) VALUES ($1, $2, $3, $4, $5)
 			ON CONFLICT (code) DO UPDATE SET site = excluded.site, gate = excluded.gate, request = excluded.request, at = excluded.at`,
 			q.Code(), q.Site, q.Gate, string(text), now)
-		return err
-	})
-}
-
-func (s *store) dropAsking(ctx context.Context, code string) error {
-	return s.write(ctx, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, `DELETE FROM enrol WHERE code = $1`, code)
 		return err
 	})
 }

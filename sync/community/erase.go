@@ -30,6 +30,10 @@ func (s *Server) ErasePerson(ctx context.Context, site string, pass edge.PassID,
 	}
 	inRoster := false
 	err := s.store.write(ctx, func(tx *sql.Tx) error {
+		// An import that is under way may bring the pass.
+		if err := s.store.bulk.turn(ctx, tx, turnRegistry(site)); err != nil {
+			return err
+		}
 		for _, q := range []string{`DELETE FROM local_change WHERE site = $1 AND pass = $2`, `DELETE FROM erasure_mark WHERE site = $1 AND pass = $2`} {
 			if _, err := tx.ExecContext(ctx, q, site, int64(pass)); err != nil {
 				return err
@@ -207,25 +211,22 @@ func (s *store) erase(ctx context.Context, e erasure, open func(edge.Carried) ([
 			seqs = seqs[len(some):]
 			done = len(seqs) == 0
 			err := s.write(ctx, func(tx *sql.Tx) error {
-				left, err := s.present(ctx, tx, l.id, some)
-				if err != nil {
-					return err
-				}
-				if len(left) > 0 {
-					in, err := s.bulk.holders(ctx, tx, l.id, left)
+				if len(some) > 0 {
+					in, err := s.bulk.holders(ctx, tx, l.id, some)
 					if err != nil {
 						return err
 					}
 					held = union(held, in)
-					if err := s.destroy(ctx, tx, l.id, left, time.Now().UnixMilli(), "erasure", e.by); err != nil {
+					n, err := s.destroy(ctx, tx, l.id, some, time.Now().UnixMilli(), "erasure", e.by)
+					if err != nil {
 						return err
 					}
+					total += int64(n)
 				}
-				total += int64(len(left))
 				if !done {
 					return nil
 				}
-				_, err = tx.ExecContext(ctx, `INSERT INTO erasure_mark (site, pass, log, next) VALUES ($1, $2, $3, $4)
+				_, err := tx.ExecContext(ctx, `INSERT INTO erasure_mark (site, pass, log, next) VALUES ($1, $2, $3, $4)
 					ON CONFLICT (site, pass, log) DO UPDATE SET next = excluded.next`, e.site, int64(e.pass), l.id, int64(l.size))
 				return err
 			})

@@ -81,10 +81,7 @@ func (s *store) setKey(ctx context.Context, site, name string, k GateKey, now in
 				return errors.New("too many devices wait for approval")
 			}
 		}
-		if _, err := tx.ExecContext(ctx, `INSERT INTO gate (site, name, added) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`, site, name, now); err != nil {
-			return err
-		}
-		g, err := s.gateOf(ctx, tx, site, name)
+		g, err := s.lockGate(ctx, tx, site, name, now)
 		if err != nil {
 			return err
 		}
@@ -100,12 +97,27 @@ func (s *store) setKey(ctx context.Context, site, name string, k GateKey, now in
 				return nil
 			}
 		}
-		_, err = tx.ExecContext(ctx, `INSERT INTO gate_key (gate, public, name, age, state, since, by) VALUES ($1, $2, $3, $4, $5, $6, $7)
-			ON CONFLICT (gate, public) DO UPDATE SET name = excluded.name, state = excluded.state, since = excluded.since, by = excluded.by,
-			age = CASE WHEN excluded.age = '' THEN gate_key.age ELSE excluded.age END`,
-			g.id, k.Public[:], k.Name, k.Age, string(k.State), now, k.By)
-		return err
+		return putKey(ctx, tx, g, k, now)
 	})
+}
+
+// lockGate makes the gate if need be, and reads its keys, which nobody else changes
+// until the transaction ends.
+func (s *store) lockGate(ctx context.Context, tx *sql.Tx, site, name string, now int64) (*gate, error) {
+	// An update locks a row on both engines, also where it changes nothing.
+	if _, err := tx.ExecContext(ctx, `INSERT INTO gate (site, name, added) VALUES ($1, $2, $3) ON CONFLICT (site, name) DO UPDATE SET added = gate.added`, site, name, now); err != nil {
+		return nil, err
+	}
+	return s.gateOf(ctx, tx, site, name)
+}
+
+// putKey sets the state of a key of a gate that is locked.
+func putKey(ctx context.Context, tx *sql.Tx, g *gate, k GateKey, now int64) error {
+	_, err := tx.ExecContext(ctx, `INSERT INTO gate_key (gate, public, name, age, state, since, by) VALUES ($1, $2, $3, $4, $5, $6, $7)
+		ON CONFLICT (gate, public) DO UPDATE SET name = excluded.name, state = excluded.state, since = excluded.since, by = excluded.by,
+		age = CASE WHEN excluded.age = '' THEN gate_key.age ELSE excluded.age END`,
+		g.id, k.Public[:], k.Name, k.Age, string(k.State), now, k.By)
+	return err
 }
 
 // A gate, or whoever has its credentials, chooses what its alerts are about and when

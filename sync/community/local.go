@@ -17,16 +17,33 @@ import (
 // roster in the next snapshot. Of two gates' changes of one pass the later holds;
 // those of one log hold in its order, also where its clock ran backwards.
 func noteChange(ctx context.Context, tx *sql.Tx, l *gateLog, seq uint64, c edge.PassChange) error {
-	_, err := tx.ExecContext(ctx, `INSERT INTO local_change (site, pass, at, status, reason, log, seq) VALUES ($1, $2, $3, $4, $5, $6, $7)
+	// The mark first, as dropLocal does it: two must not wait for each other.
+	_, err := tx.ExecContext(ctx, `INSERT INTO contains (log, received, published) VALUES ($1, $2, 0)
+		ON CONFLICT (log) DO UPDATE SET received = excluded.received`, l.id, int64(seq+1))
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, `INSERT INTO local_change (site, pass, at, status, reason, log, seq) VALUES ($1, $2, $3, $4, $5, $6, $7)
 		ON CONFLICT (site, pass) DO UPDATE SET at = CASE WHEN local_change.at > excluded.at THEN local_change.at ELSE excluded.at END,
 			status = excluded.status, reason = excluded.reason, log = excluded.log, seq = excluded.seq
 		WHERE local_change.at <= excluded.at OR local_change.log = excluded.log AND local_change.seq <= excluded.seq`,
 		l.gate.site, int64(c.Pass), c.At, string(c.Status), c.Reason, l.id, int64(seq))
+	return err
+}
+
+// dropLocal forgets what the site's gates have changed by themselves. It holds up the
+// receiver at the marks of their logs, in its order, before it waits for a change.
+func dropLocal(ctx context.Context, tx *sql.Tx, site string) error {
+	logs, err := receivedChanges(ctx, tx, site)
 	if err != nil {
 		return err
 	}
-	_, err = tx.ExecContext(ctx, `INSERT INTO contains (log, received, published) VALUES ($1, $2, 0)
-		ON CONFLICT (log) DO UPDATE SET received = excluded.received`, l.id, int64(seq+1))
+	for _, l := range logs {
+		if _, err := tx.ExecContext(ctx, `UPDATE contains SET received = received WHERE log = $1`, l.id); err != nil {
+			return err
+		}
+	}
+	_, err = tx.ExecContext(ctx, `DELETE FROM local_change WHERE site = $1`, site)
 	return err
 }
 
@@ -143,6 +160,11 @@ func (s *Server) rotate(ctx context.Context, site string) error {
 	if err := s.recut(ctx, site, true); err != nil {
 		return err
 	}
+	return s.scrubKey(ctx, site)
+}
+
+// scrubKey takes the content key that a site had, and what it opened, off the medium.
+func (s *Server) scrubKey(ctx context.Context, site string) error {
 	if err := s.store.bulk.scrub(ctx, s.store.w, "registry", "chunk", "registry_delta"); err != nil {
 		return fmt.Errorf("the registry of %s has a new content key: %w", site, err)
 	}
@@ -153,36 +175,44 @@ func (s *Server) rotate(ctx context.Context, site string) error {
 // site without one is left alone. Its caller scrubs what the one before leaves.
 func (s *Server) recut(ctx context.Context, site string, newKey bool) error {
 	err := s.store.write(ctx, func(tx *sql.Tx) error {
-		var version int64
-		var identity string
-		err := tx.QueryRowContext(ctx, `SELECT version, identity FROM registry WHERE site = $1`, site).Scan(&version, &identity)
-		if errors.Is(err, sql.ErrNoRows) {
-			return nil
-		}
-		if err != nil {
+		if err := s.store.bulk.turn(ctx, tx, turnRegistry(site)); err != nil {
 			return err
 		}
-		if newKey {
-			id, err := age.GenerateX25519Identity()
-			if err != nil {
-				return fmt.Errorf("cannot make a content key: %w", err)
-			}
-			identity = id.String()
-			for _, q := range []string{`DELETE FROM chunk WHERE site = $1`, `DELETE FROM registry_delta WHERE site = $1`} {
-				if _, err := tx.ExecContext(ctx, q, site); err != nil {
-					return err
-				}
-			}
-		}
-		if err := cutChunks(ctx, tx, site, identity, version+1); err != nil {
-			return err
-		}
-		_, err = tx.ExecContext(ctx, `UPDATE registry SET version = $1, identity = $2, rows = (SELECT COUNT(*) FROM roster WHERE site = $3) WHERE site = $3`, version+1, identity, site)
-		return err
+		return recutIn(ctx, tx, site, newKey)
 	})
 	if err != nil {
 		return fmt.Errorf("cannot publish the registry of %s anew: %w", site, err)
 	}
 	s.tell()
 	return nil
+}
+
+// recutIn is recut in a transaction that has the registry's turn.
+func recutIn(ctx context.Context, tx *sql.Tx, site string, newKey bool) error {
+	var version int64
+	var identity string
+	err := tx.QueryRowContext(ctx, `SELECT version, identity FROM registry WHERE site = $1`, site).Scan(&version, &identity)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if newKey {
+		id, err := age.GenerateX25519Identity()
+		if err != nil {
+			return fmt.Errorf("cannot make a content key: %w", err)
+		}
+		identity = id.String()
+		for _, q := range []string{`DELETE FROM chunk WHERE site = $1`, `DELETE FROM registry_delta WHERE site = $1`} {
+			if _, err := tx.ExecContext(ctx, q, site); err != nil {
+				return err
+			}
+		}
+	}
+	if err := cutChunks(ctx, tx, site, identity, version+1); err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, `UPDATE registry SET version = $1, identity = $2, rows = (SELECT COUNT(*) FROM roster WHERE site = $3) WHERE site = $3`, version+1, identity, site)
+	return err
 }

@@ -58,6 +58,9 @@ func (s *Server) PublishSigned(ctx context.Context, site, name string, raw []byt
 		return fmt.Errorf("cannot publish policy %s: it is signed for %s/%s, not for %s/%s: %w", name, b.Community, b.Site, s.cfg.Community, site, bundle.ErrElsewhere)
 	}
 	err = s.store.write(ctx, func(tx *sql.Tx) error {
+		if err := s.store.bulk.turn(ctx, tx, turnPolicy(site)); err != nil {
+			return err
+		}
 		now, err := readPolicies(ctx, tx, site, "p.payload")
 		if err != nil {
 			return err

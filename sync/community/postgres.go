@@ -29,6 +29,8 @@ func openPostgres(ctx context.Context, where string) (*store, error) {
 	if cfg.RuntimeParams["application_name"] == "" {
 		cfg.RuntimeParams["application_name"] = "communityd"
 	}
+	// Whoever waits for another transaction must see then what that one has left.
+	cfg.RuntimeParams["default_transaction_isolation"] = "read committed"
 	db := stdlib.OpenDB(*cfg)
 	db.SetMaxOpenConns(8)
 	db.SetMaxIdleConns(4)
@@ -88,6 +90,16 @@ const keepDays = 45
 // pgerrcodeCheckViolation is the SQLSTATE of a partition that would take rows from
 // the default one (PostgreSQL manual, appendix A).
 const pgerrcodeCheckViolation = "23514"
+
+// turn is a lock of its own, since what is to be written may have no row yet. What is
+// read after it is as others have left it: each statement sees what was committed
+// before it began.
+func (*postgresBulk) turn(ctx context.Context, tx *sql.Tx, name string) error {
+	if _, err := tx.ExecContext(ctx, `SELECT pg_advisory_xact_lock(hashtextextended($1, 0))`, name); err != nil {
+		return fmt.Errorf("cannot wait for others who write the %s: %w", name, err)
+	}
+	return nil
+}
 
 // prepare makes the partitions that are missing.
 func (p *postgresBulk) prepare(ctx context.Context, db *sql.DB, adds []*addition) error {

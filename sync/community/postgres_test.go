@@ -165,6 +165,8 @@ func TestPostgres(t *testing.T) {
 		"trust":       testTrust,
 		"leaps":       testTimeLeaps,
 		"retire_late": testRetireLate,
+		"during":      testDuringImport,
+		"turns":       testTurns,
 		"remains": func(t *testing.T, where string) {
 			db, err := sql.Open("pgx", where)
 			if err != nil {

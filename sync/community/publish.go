@@ -48,7 +48,7 @@ func (s *Server) ImportRoster(ctx context.Context, site string, rows iter.Seq2[e
 		return Changes{}, err
 	}
 	var ch Changes
-	err := s.store.write(ctx, func(tx *sql.Tx) error { return importRoster(ctx, tx, site, rows, o, &ch) })
+	err := s.store.write(ctx, func(tx *sql.Tx) error { return importRoster(ctx, tx, s.store.bulk, site, rows, o, &ch) })
 	switch {
 	case errors.Is(err, errDry):
 		return ch, nil
@@ -69,7 +69,11 @@ func (s *Server) tell() {
 	}
 }
 
-func importRoster(ctx context.Context, tx *sql.Tx, site string, rows iter.Seq2[edge.RosterRow, error], o ImportOptions, ch *Changes) error {
+func importRoster(ctx context.Context, tx *sql.Tx, b bulk, site string, rows iter.Seq2[edge.RosterRow, error], o ImportOptions, ch *Changes) error {
+	// A version has one content and one content key: who makes the next waits.
+	if err := b.turn(ctx, tx, turnRegistry(site)); err != nil {
+		return err
+	}
 	var identity string
 	err := tx.QueryRowContext(ctx, `SELECT version, identity FROM registry WHERE site = $1`, site).Scan(&ch.Version, &identity)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
@@ -149,7 +153,7 @@ func importRoster(ctx context.Context, tx *sql.Tx, site string, rows iter.Seq2[e
 		return errDry
 	}
 	if o.DropLocal {
-		if _, err := tx.ExecContext(ctx, `DELETE FROM local_change WHERE site = $1`, site); err != nil {
+		if err := dropLocal(ctx, tx, site); err != nil {
 			return err
 		}
 	}

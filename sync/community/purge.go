@@ -87,7 +87,7 @@ func (s *Server) purge(ctx context.Context, now time.Time, r Retention) (Destroy
 // receiver never waits for long. It names what has held them.
 func (s *store) destroyWhere(ctx context.Context, now int64, why, by, cond string, args ...any) (total int64, held []string, err error) {
 	for {
-		n := 0
+		n, gone := 0, 0
 		err := s.write(ctx, func(tx *sql.Tx) error {
 			seqs := map[int64][]uint64{}
 			rows, err := tx.QueryContext(ctx, fmt.Sprintf(`SELECT log, seq FROM entry WHERE %s ORDER BY log, seq LIMIT %d`, cond, purgeChunk), args...)
@@ -109,16 +109,18 @@ func (s *store) destroyWhere(ctx context.Context, now int64, why, by, cond strin
 					return fmt.Errorf("log %d: %w", log, err)
 				}
 				held = union(held, in)
-				if err := s.destroy(ctx, tx, log, seqs[log], now, why, by); err != nil {
+				k, err := s.destroy(ctx, tx, log, seqs[log], now, why, by)
+				if err != nil {
 					return fmt.Errorf("log %d: %w", log, err)
 				}
+				gone += k
 			}
 			return nil
 		})
 		if err != nil {
 			return total, held, err
 		}
-		if total += int64(n); n < purgeChunk {
+		if total += int64(gone); n < purgeChunk {
 			return total, held, nil
 		}
 	}
@@ -128,12 +130,26 @@ func union(a, b []string) []string {
 	return slices.Compact(slices.Sorted(slices.Values(append(a, b...))))
 }
 
-// destroy destroys entries of one log, given in order.
-func (s *store) destroy(ctx context.Context, tx *sql.Tx, log int64, seqs []uint64, now int64, why, by string) error {
-	// First, so that the receiver and this never change the same block at once.
-	if _, err := tx.ExecContext(ctx, `UPDATE log SET purged = purged + $1, purges = purges + 1 WHERE id = $2`, len(seqs), log); err != nil {
-		return err
+// destroy destroys entries of one log, given in order, and says how many there were.
+func (s *store) destroy(ctx context.Context, tx *sql.Tx, log int64, seqs []uint64, now int64, why, by string) (int, error) {
+	// First, so that the receiver and this never change the same block at once, and
+	// nobody destroys the same entries and has a record of it, too.
+	if _, err := tx.ExecContext(ctx, `UPDATE log SET purges = purges + 1 WHERE id = $1`, log); err != nil {
+		return 0, err
 	}
+	seqs, err := s.present(ctx, tx, log, seqs)
+	if err != nil {
+		return 0, err
+	}
+	n := len(seqs)
+	if _, err := tx.ExecContext(ctx, `UPDATE log SET purged = purged + $1 WHERE id = $2`, n, log); err != nil {
+		return 0, err
+	}
+	return n, s.destroyPresent(ctx, tx, log, seqs, now, why, by)
+}
+
+// destroyPresent is destroy for entries that are there, of a log that is locked.
+func (s *store) destroyPresent(ctx context.Context, tx *sql.Tx, log int64, seqs []uint64, now int64, why, by string) error {
 	for rest := seqs; len(rest) > 0; {
 		start := rest[0] &^ (edge.BlockSize - 1)
 		n := 0

@@ -32,6 +32,10 @@ type store struct {
 
 // bulk writes many rows at once in the way that suits one database engine.
 type bulk interface {
+	// turn has tx wait until no other transaction has the turn of this name, and keep it
+	// to its end. It comes first, before what depends on it is read, and a transaction
+	// that takes it locks nothing before.
+	turn(ctx context.Context, tx *sql.Tx, name string) error
 	// prepare makes room for entries with these times, outside of a transaction.
 	prepare(ctx context.Context, db *sql.DB, adds []*addition) error
 	// entries and deltas run in tx, which was begun on conn.
@@ -113,6 +117,19 @@ func (s *store) writeOn(ctx context.Context, f func(*sql.Tx, *sql.Conn) error) (
 	}
 	return tx.Commit()
 }
+
+// Turns of those who write what they have read: two processes on one database must
+// not both go by what the first of them changes.
+const (
+	turnCommands = "command" // their numbers
+	turnTrust    = "trust"   // the lists' numbers
+)
+
+// turnRegistry is for the site's roster and all that is published of it.
+func turnRegistry(site string) string { return "registry/" + site }
+
+// turnPolicy is for the site's layers, which are checked together.
+func turnPolicy(site string) string { return "policy/" + site }
 
 // querier is a database or a transaction.
 type querier interface {
@@ -202,8 +219,9 @@ func (s *store) add(ctx context.Context, now int64, adds []*addition) error {
 	if err := s.bulk.prepare(ctx, s.w, adds); err != nil {
 		return fmt.Errorf("cannot make room: %w", err)
 	}
-	// Those of one log stay in their order.
-	slices.SortStableFunc(adds, func(a, b *addition) int { return cmp.Compare(a.log.id, b.log.id) })
+	// Logs in the order in which others lock them, new ones, whose id is 0, last. Those of
+	// one log stay in their order.
+	slices.SortStableFunc(adds, func(a, b *addition) int { return cmp.Compare(uint64(a.log.id-1), uint64(b.log.id-1)) })
 	return s.writeOn(ctx, func(tx *sql.Tx, conn *sql.Conn) error {
 		var deltas []deltaRow
 		var pieces []pieceRow

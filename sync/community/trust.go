@@ -77,6 +77,9 @@ func (s *Server) trustText(ctx context.Context) (string, error) {
 func (s *Server) PublishTrust(ctx context.Context, payload []byte) (wire.Trust, error) {
 	var next wire.Trust
 	err := s.store.write(ctx, func(tx *sql.Tx) error {
+		if err := s.store.bulk.turn(ctx, tx, turnTrust); err != nil {
+			return err
+		}
 		now, err := s.trustIn(ctx, tx)
 		if err != nil {
 			return err
