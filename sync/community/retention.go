@@ -104,10 +104,13 @@ func (s *Server) believe(ctx context.Context, now edge.Stamp, confirmed bool) er
 func utc(ms int64) string { return time.UnixMilli(ms).UTC().Format("2006-01-02 15:04Z") }
 
 // vouched says whether most of the gates whose clocks are synchronized have said
-// just now that it is this time. Those that have the time from here say nothing.
+// just now that it is this time. Those that have the time from here say nothing, and
+// neither do those with no approved device: a status is not signed, and anybody may
+// say to be a gate that waits for approval.
 func (s *Server) vouched(ctx context.Context, now int64) (bool, error) {
 	yes, no := 0, 0
-	rows, err := s.store.r.QueryContext(ctx, `SELECT status, status_at FROM gate WHERE status_at >= $1`, now-vouchFresh.Milliseconds())
+	rows, err := s.store.r.QueryContext(ctx, `SELECT status, status_at FROM gate WHERE status_at >= $1
+		AND EXISTS (SELECT 1 FROM gate_key k WHERE k.gate = gate.id AND k.state = 'approved')`, now-vouchFresh.Milliseconds())
 	err = each(rows, err, func() error {
 		var text string
 		var at int64

@@ -35,6 +35,7 @@ func testTimeLeaps(t *testing.T, where string) {
 		boot    string
 		gates   []time.Duration // what time it is at gates with a synchronized clock, against wall
 		unset   bool            // the gates' clocks are not synchronized
+		pending bool            // nobody has approved them
 		confirm bool
 		refused bool
 		left    uint64
@@ -47,6 +48,7 @@ func testTimeLeaps(t *testing.T, where string) {
 		{name: "a reboot", wall: 40 * time.Hour, boot: "b", left: 1},
 		{name: "a reboot with another time", wall: 50 * 24 * time.Hour, boot: "c", refused: true, left: 1},
 		{name: "no gate says so", wall: 50 * 24 * time.Hour, boot: "c", gates: []time.Duration{0, 0}, unset: true, refused: true, left: 1},
+		{name: "nobody's gates say so", wall: 50 * 24 * time.Hour, boot: "c", gates: []time.Duration{0, 0, 0}, pending: true, refused: true, left: 1},
 		{name: "as many gates as not", wall: 50 * 24 * time.Hour, boot: "c", gates: []time.Duration{0, -48 * 24 * time.Hour}, refused: true, left: 1},
 		{name: "most gates", wall: 50 * 24 * time.Hour, boot: "c", gates: []time.Duration{0, -time.Minute, -48 * 24 * time.Hour}, left: 0},
 		{name: "a year off", wall: 400 * 24 * time.Hour, boot: "d", refused: true},
@@ -61,7 +63,14 @@ func testTimeLeaps(t *testing.T, where string) {
 		}
 		for i, off := range c.gates {
 			x := newDevice("estate", fmt.Sprint("g", i), 1, byte(i+10))
-			register(t, open, x, "")
+			if c.pending {
+				x = newDevice("estate", fmt.Sprint("nobody", i), 1, byte(i+20))
+				if err := open.setKey(ctx, x.site, x.gate, x.key.Public(), "", KeyPending, "status"); err != nil {
+					t.Fatal(err)
+				}
+			} else {
+				register(t, open, x, "")
+			}
 			state := edge.ClockSynced
 			if c.unset {
 				state = edge.ClockUnset
