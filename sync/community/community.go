@@ -57,7 +57,7 @@ type Server struct {
 	published chan struct{} // this process has published something
 	replies   replies
 	relay     relay
-	dropped   atomic.Uint64
+	dropped   atomic.Uint64 // messages that a full queue had no place for, since that was last said
 	repeated  atomic.Uint64 // entries that came again
 
 	mu    sync.Mutex
@@ -181,6 +181,7 @@ func (s *Server) Run(ctx context.Context) error {
 	g.Go(func() error { return s.answerLoop(ctx) })
 	g.Go(func() error { return s.announceLoop(ctx) })
 	g.Go(func() error { return s.purgeLoop(ctx) })
+	g.Go(func() error { return s.dropLoop(ctx) })
 	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}

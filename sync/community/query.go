@@ -62,10 +62,6 @@ func (s *Server) Counts(ctx context.Context, site, gate string) ([]Count, error)
 	return out, nil
 }
 
-// Dropped is how many batches were dropped unread, or because the store failed:
-// their gates send them again.
-func (s *Server) Dropped() uint64 { return s.dropped.Load() }
-
 // Repeated is how many entries came again after they were stored.
 func (s *Server) Repeated() uint64 { return s.repeated.Load() }
 

@@ -21,6 +21,7 @@ const (
 	workers   = 2                      // that decode and hash
 	groupSize = 4096                   // entries that one transaction takes at most, beyond its first batch
 	patience  = 2 * time.Second        // a full queue holds the broker's connection up so long, then a batch is dropped
+	dropSaid  = time.Minute            // between two lines about what was dropped
 	keysFresh = 30 * time.Second       // remembered keys are read again after this
 	keysRetry = time.Second            // and so soon when one is not among them
 	pauseMin  = 100 * time.Millisecond // between attempts to commit while the store fails
@@ -60,6 +61,23 @@ func (s *Server) take(in incoming) {
 	}
 }
 
+// dropLoop says that messages were dropped, in one line for all of a while: they are
+// most when there is least time to write about them.
+func (s *Server) dropLoop(ctx context.Context) error {
+	t := time.NewTicker(dropSaid)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-t.C:
+		}
+		if n := s.dropped.Swap(0); n > 0 {
+			s.log.Warn("messages were dropped, more came than could be seen to: what has no answer comes again", "messages", n)
+		}
+	}
+}
+
 var seed = maphash.MakeSeed()
 
 func (s *Server) decodeLoop(ctx context.Context, c <-chan incoming) error {
@@ -71,7 +89,6 @@ func (s *Server) decodeLoop(ctx context.Context, c <-chan incoming) error {
 			p, err := s.prepare(ctx, in)
 			if err != nil {
 				s.log.Error("a batch was dropped", "site", in.site, "gate", in.gate, "error", err)
-				s.dropped.Add(1)
 				continue
 			}
 			select {
@@ -296,7 +313,6 @@ func (s *Server) commitLoop(ctx context.Context) error {
 			for failed := 0; len(group) > 0 && failed < 2; group = group[1:] {
 				if _, e := c.commit(ctx, group[:1]); e != nil {
 					s.log.Error("cannot store a batch", "site", group[0].site, "gate", group[0].gateName.gate, "error", e)
-					s.dropped.Add(1)
 					clear(c.logs)
 					clear(c.newest)
 					failed++
@@ -310,7 +326,6 @@ func (s *Server) commitLoop(ctx context.Context) error {
 				return ctx.Err()
 			}
 			s.log.Error("cannot store batches; gates will send them again", "batches", len(group), "error", err)
-			s.dropped.Add(uint64(len(group)))
 			clear(c.logs)
 			clear(c.newest)
 			select {

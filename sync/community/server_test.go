@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"filippo.io/age"
@@ -407,4 +409,26 @@ func testTrust(t *testing.T, where string) {
 	if _, err := wire.OpenReceipt(r, edge.Origin(community, d.site, d.gate, d.epoch), dv, sv); err != nil {
 		t.Errorf("what came again is not receipted by the new key: %v", err)
 	}
+}
+
+// What finds no place is said, once for all of it.
+func TestDroppedIsSaid(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		var out bytes.Buffer
+		s := &Server{log: slog.New(slog.NewTextHandler(&out, nil)), decode: make([]chan incoming, workers)} // nobody reads
+		done := make(chan error, 1)
+		go func() { done <- s.dropLoop(ctx) }()
+		for range 3 {
+			s.take(incoming{gateName: gateName{"estate", "east"}})
+		}
+		time.Sleep(5 * dropSaid)
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		if said := out.String(); strings.Count(said, "\n") != 1 || !strings.Contains(said, "messages=3\n") {
+			t.Errorf("it is said %q", said)
+		}
+	})
 }
