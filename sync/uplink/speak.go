@@ -24,10 +24,12 @@ func (u *Uplink) renew() {
 	u.Say()
 }
 
-// speak publishes the status, and a new nonce with it now and then.
+// speak publishes the status, and a new nonce with it now and then. One that fails is
+// said again soon: until the server has the nonce, the gate refuses its commands.
 func (u *Uplink) speak(ctx context.Context) error {
 	tick := time.NewTicker(statusEvery)
 	defer tick.Stop()
+	var again <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
@@ -36,7 +38,9 @@ func (u *Uplink) speak(ctx context.Context) error {
 			u.renew()
 			continue
 		case <-u.talk:
+		case <-again:
 		}
+		again = nil
 		if !u.t.Connected() {
 			continue // said after the next connection
 		}
@@ -46,6 +50,7 @@ func (u *Uplink) speak(ctx context.Context) error {
 		}
 		if err != nil && ctx.Err() == nil {
 			u.note(err)
+			again = time.After(tailRetry)
 		}
 	}
 }

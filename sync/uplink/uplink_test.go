@@ -330,6 +330,7 @@ type network struct {
 	onConnect []func(context.Context)
 	checked   int
 	hole      bool // messages are taken and go nowhere
+	mute      int  // so many statuses fail
 }
 
 func (n *network) Subscribe(_ string, f func(string, []byte)) { n.receipts = f }
@@ -354,6 +355,10 @@ func (n *network) Publish(_ context.Context, topic string, payload []byte, _ boo
 		return errors.New("offline")
 	}
 	n.valid(topic, payload)
+	if n.mute > 0 && strings.HasSuffix(topic, "/"+string(wire.Status)) {
+		n.mute--
+		return errors.New("no acknowledgement")
+	}
 	if n.hole || n.rnd.Float64() < n.loss {
 		return nil
 	}
@@ -950,6 +955,23 @@ func TestStatusHasANewNonceNowAndThen(t *testing.T) {
 		}
 		if _, err := note.NewVerifier(s[0].Key); err != nil {
 			t.Errorf("key %q: %v", s[0].Key, err)
+		}
+	})
+}
+
+// A status that fails while the connection holds is said again soon, and once.
+func TestStatusIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, n := newMemory(7), newNetwork(t, 10)
+		n.mute = 2
+		u := start(t, Config{}, m, n)
+		n.connect(true)
+		time.Sleep(time.Minute)
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		cur, _ := u.Nonces()
+		if s := n.r.status; n.mute != 0 || len(s) != 1 || s[0].Nonce != cur {
+			t.Fatalf("statuses %+v, the nonce is %s", s, cur)
 		}
 	})
 }
