@@ -107,7 +107,11 @@ func (s *Server) answer(ctx context.Context, m asked, published map[string]time.
 // known, which names everything. A gate that is unknown is told nothing.
 func (s *Server) manifest(ctx context.Context, n gateName, nonce string, q *wire.Request) error {
 	body := wire.ManifestBody{V: wire.Version, Nonce: nonce}
-	reg, err := s.store.registry(ctx, n.site)
+	have := int64(0)
+	if q != nil {
+		have = q.Registry
+	}
+	reg, identity, err := s.store.registry(ctx, n.site, have)
 	if err != nil {
 		return fmt.Errorf("cannot read the registry: %w", err)
 	}
@@ -117,22 +121,9 @@ func (s *Server) manifest(ctx context.Context, n gateName, nonce string, q *wire
 	if err != nil || g == nil {
 		return err
 	}
-	if reg != nil && (q == nil || q.Registry != reg.version) {
-		if key := sealTo(reg.identity, g); key != nil {
-			body.Registry = &wire.RegistryRef{Version: reg.version, Rows: reg.rows, Key: key}
-			if body.Registry.Chunks, err = s.store.chunks(ctx, g.site); err != nil {
-				return fmt.Errorf("cannot read the registry's chunks: %w", err)
-			}
-			have := int64(0)
-			if q != nil {
-				have = q.Registry
-			}
-			if body.Registry.Deltas, err = s.store.deltas(ctx, g.site, have, reg.version); err != nil {
-				return err
-			}
-			if body.Registry.Contains, err = s.store.contained(ctx, g.site); err != nil {
-				return fmt.Errorf("cannot read what the registry contains: %w", err)
-			}
+	if reg != nil {
+		if reg.Key = sealTo(identity, g); reg.Key != nil {
+			body.Registry = reg
 		}
 	}
 	refs, err := s.store.policies(ctx, g.site)
@@ -142,11 +133,11 @@ func (s *Server) manifest(ctx context.Context, n gateName, nonce string, q *wire
 	if q == nil || q.Policy != setOf(refs) {
 		body.Policies = refs
 	}
-	have := uint64(0)
+	after := uint64(0)
 	if q != nil {
-		have = q.Trust
+		after = q.Trust
 	}
-	if body.Lists, err = s.store.lists(ctx, s.store.r, have); err != nil {
+	if body.Lists, err = s.store.lists(ctx, s.store.r, after); err != nil {
 		return err
 	}
 	body.Time = time.Now().UnixMilli()

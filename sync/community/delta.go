@@ -122,9 +122,9 @@ func (d *differ) finish(id *age.X25519Identity, version int64) error {
 
 // deltas lists the steps that lead to a version of the site's registry, in order and
 // without a gap, from the earliest that is kept or from a version.
-func (s *store) deltas(ctx context.Context, site string, from, to int64) ([]wire.DeltaRef, error) {
+func deltas(ctx context.Context, q querier, site string, from, to int64) ([]wire.DeltaRef, error) {
 	var out []wire.DeltaRef
-	rows, err := s.r.QueryContext(ctx, `SELECT from_version, to_version, hash FROM registry_delta WHERE site = $1 AND from_version >= $2 AND to_version <= $3 ORDER BY to_version`, site, from, to)
+	rows, err := q.QueryContext(ctx, `SELECT from_version, to_version, hash FROM registry_delta WHERE site = $1 AND from_version >= $2 AND to_version <= $3 ORDER BY to_version`, site, from, to)
 	err = each(rows, err, func() error {
 		var r wire.DeltaRef
 		if err := rows.Scan(&r.From, &r.To, &r.Hash); err != nil {

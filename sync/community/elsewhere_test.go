@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -122,6 +123,45 @@ func TestRevokedElsewhere(t *testing.T) {
 	}
 }
 
+func TestManifestIsOfOneVersion(t *testing.T) {
+	testOneVersion(t, filepath.Join(t.TempDir(), "c.db"))
+}
+
+// What a gate is told of a registry is of one version, also when the next one is
+// published while it is read.
+func testOneVersion(t *testing.T, where string) {
+	ctx := context.Background()
+	a, b := elsewhere(t, where), elsewhere(t, where)
+	if _, err := a.ImportRoster(ctx, "estate", roster(100, 0), ImportOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	was, key, err := a.store.registry(ctx, "estate", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = a.store.view(ctx, func(q querier) error {
+		// The first thing that is read says which state is seen.
+		var version int64
+		if err := q.QueryRowContext(ctx, `SELECT version FROM registry`).Scan(&version); err != nil {
+			return err
+		}
+		if err := b.recut(ctx, "estate", true); err != nil {
+			return err
+		}
+		now, again, err := registryIn(ctx, q, "estate", 0)
+		if err == nil && (now.Version != version || again != key || !slices.Equal(now.Chunks, was.Chunks)) {
+			t.Errorf("%+v, was %+v", now, was)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if now, again, err := a.store.registry(ctx, "estate", was.Version); err != nil || now == nil || again == key || slices.Equal(now.Chunks, was.Chunks) {
+		t.Errorf("afterwards %+v %v", now, err)
+	}
+}
+
 // waits until what another process does waits for a transaction that is open. It is
 // wrong when it is done instead.
 func waits(t testing.TB, s *Server, done chan error) {
@@ -150,26 +190,22 @@ func waits(t testing.TB, s *Server, done chan error) {
 func issued(t testing.TB, s *Server, site string) (version int64, rows, lost int) {
 	t.Helper()
 	ctx := context.Background()
-	reg, err := s.store.registry(ctx, site)
+	reg, identity, err := s.store.registry(ctx, site, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	id, err := age.ParseX25519Identity(reg.identity)
+	id, err := age.ParseX25519Identity(identity)
 	if err != nil {
 		t.Fatal(err)
 	}
-	chunks, err := s.store.chunks(ctx, site)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i, h := range chunks {
+	for i, h := range reg.Chunks {
 		_, data, err := s.store.publication(ctx, site, h)
 		if err != nil {
 			t.Fatal(err)
 		}
 		r, err := age.Decrypt(bytes.NewReader(data), id)
 		if err != nil {
-			t.Fatalf("chunk %d of version %d: %v", i, reg.version, err)
+			t.Fatalf("chunk %d of version %d: %v", i, reg.Version, err)
 		}
 		sealed, err := io.ReadAll(r)
 		if err != nil {
@@ -182,10 +218,10 @@ func issued(t testing.TB, s *Server, site string) (version int64, rows, lost int
 		rows += len(split(plain))
 		lost += bytes.Count(plain, []byte(`"lost"`))
 	}
-	if int64(rows) != reg.rows {
-		t.Errorf("%d rows are published, %d are said to be", rows, reg.rows)
+	if int64(rows) != reg.Rows {
+		t.Errorf("%d rows are published, %d are said to be", rows, reg.Rows)
 	}
-	return reg.version, rows, lost
+	return reg.Version, rows, lost
 }
 
 // What else is done to a registry while a roster is imported comes after it: each

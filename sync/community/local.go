@@ -112,9 +112,9 @@ func (c localChange) onto(text []byte) ([]byte, error) {
 }
 
 // contained says how far the gates' own changes are in the published registry.
-func (s *store) contained(ctx context.Context, site string) ([]wire.PeerMark, error) {
+func contained(ctx context.Context, q querier, site string) ([]wire.PeerMark, error) {
 	var out []wire.PeerMark
-	rows, err := s.r.QueryContext(ctx, `SELECT g.name, l.epoch, c.published FROM contains c JOIN log l ON l.id = c.log JOIN gate g ON g.id = l.gate
+	rows, err := q.QueryContext(ctx, `SELECT g.name, l.epoch, c.published FROM contains c JOIN log l ON l.id = c.log JOIN gate g ON g.id = l.gate
 		WHERE g.site = $1 AND c.published > 0 ORDER BY l.id`, site)
 	err = each(rows, err, func() error {
 		var m wire.PeerMark

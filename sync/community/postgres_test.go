@@ -167,6 +167,7 @@ func TestPostgres(t *testing.T) {
 		"retire_late": testRetireLate,
 		"during":      testDuringImport,
 		"turns":       testTurns,
+		"one_version": testOneVersion,
 		"remains": func(t *testing.T, where string) {
 			db, err := sql.Open("pgx", where)
 			if err != nil {

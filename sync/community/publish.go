@@ -278,25 +278,44 @@ func cutChunks(ctx context.Context, tx *sql.Tx, site, identity string, version i
 	return nil
 }
 
-type registryState struct {
-	version, rows int64
-	identity      string
+// registry is what is published of the site's registry, all of one version, and the
+// content identity that opens it; nil when nothing is, or no other version than have.
+func (s *store) registry(ctx context.Context, site string, have int64) (*wire.RegistryRef, string, error) {
+	var ref *wire.RegistryRef
+	var identity string
+	err := s.view(ctx, func(q querier) (err error) {
+		ref, identity, err = registryIn(ctx, q, site, have)
+		return err
+	})
+	return ref, identity, err
 }
 
-// registry is what is published of the site's registry; nil when nothing is.
-func (s *store) registry(ctx context.Context, site string) (*registryState, error) {
-	r := new(registryState)
-	err := s.r.QueryRowContext(ctx, `SELECT version, rows, identity FROM registry WHERE site = $1`, site).Scan(&r.version, &r.rows, &r.identity)
-	if errors.Is(err, sql.ErrNoRows) {
-		return nil, nil
+func registryIn(ctx context.Context, q querier, site string, have int64) (*wire.RegistryRef, string, error) {
+	r := new(wire.RegistryRef)
+	var identity string
+	err := q.QueryRowContext(ctx, `SELECT version, rows, identity FROM registry WHERE site = $1`, site).Scan(&r.Version, &r.Rows, &identity)
+	if errors.Is(err, sql.ErrNoRows) || err == nil && r.Version == have {
+		return nil, "", nil
 	}
-	return r, err
+	if err != nil {
+		return nil, "", err
+	}
+	if r.Chunks, err = chunks(ctx, q, site); err != nil {
+		return nil, "", fmt.Errorf("its chunks: %w", err)
+	}
+	if r.Deltas, err = deltas(ctx, q, site, have, r.Version); err != nil {
+		return nil, "", err
+	}
+	if r.Contains, err = contained(ctx, q, site); err != nil {
+		return nil, "", fmt.Errorf("what it contains: %w", err)
+	}
+	return r, identity, nil
 }
 
 // chunks lists the hashes of the site's chunks in the order of the passes.
-func (s *store) chunks(ctx context.Context, site string) ([]string, error) {
+func chunks(ctx context.Context, q querier, site string) ([]string, error) {
 	var out []string
-	rows, err := s.r.QueryContext(ctx, `SELECT hash FROM chunk WHERE site = $1 ORDER BY first`, site)
+	rows, err := q.QueryContext(ctx, `SELECT hash FROM chunk WHERE site = $1 ORDER BY first`, site)
 	err = each(rows, err, func() error {
 		var h string
 		err := rows.Scan(&h)

@@ -131,6 +131,15 @@ func turnRegistry(site string) string { return "registry/" + site }
 // turnPolicy is for the site's layers, which are checked together.
 func turnPolicy(site string) string { return "policy/" + site }
 
+// view has f read one state of the database, whatever is written meanwhile.
+func (s *store) view(ctx context.Context, f func(querier) error) error {
+	tx, err := s.r.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true})
+	if err != nil {
+		return err
+	}
+	return errors.Join(f(tx), tx.Rollback())
+}
+
 // querier is a database or a transaction.
 type querier interface {
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
