@@ -168,6 +168,8 @@ func TestPostgres(t *testing.T) {
 		"during":      testDuringImport,
 		"turns":       testTurns,
 		"one_version": testOneVersion,
+		"verify":      testVerifyRows,
+		"beside":      testVerifyBesidePurge,
 		"remains": func(t *testing.T, where string) {
 			db, err := sql.Open("pgx", where)
 			if err != nil {

@@ -214,11 +214,12 @@ func (s *store) destroyIn(ctx context.Context, tx *sql.Tx, log int64, start uint
 	return nil
 }
 
-// deletions says which entries of a log were destroyed, by the records.
-func (s *store) deletions(ctx context.Context, log int64) (func(seq uint64) bool, error) {
+// deletions says which entries of a log from from to to (exclusive) were destroyed, by
+// the records.
+func deletions(ctx context.Context, q querier, log int64, from, to uint64) (func(seq uint64) bool, error) {
 	type run struct{ first, end uint64 }
 	var runs []run
-	rows, err := s.r.QueryContext(ctx, `SELECT first, count FROM deletion WHERE log = $1 ORDER BY first`, log)
+	rows, err := q.QueryContext(ctx, `SELECT first, count FROM deletion WHERE log = $1 AND first < $3 AND first + count > $2 ORDER BY first`, log, int64(from), int64(to))
 	err = each(rows, err, func() error {
 		var first, count int64
 		err := rows.Scan(&first, &count)

@@ -6,8 +6,6 @@ import (
 	"strconv"
 	"strings"
 
-	"golang.org/x/mod/sumdb/tlog"
-
 	"gatehouse/edge"
 )
 
@@ -32,7 +30,8 @@ type Count struct {
 func (s *Server) Counts(ctx context.Context, site, gate string) ([]Count, error) {
 	var out []Count
 	rows, err := s.store.r.QueryContext(ctx, `SELECT g.site, g.name, l.epoch, l.parent, l.forked, l.size, l.first_at, l.last_at, l.purged,
-		(SELECT COUNT(*) FROM entry e WHERE e.log = l.id), (SELECT COUNT(DISTINCT seq) FROM entry e WHERE e.log = l.id AND e.seq < l.size)
+		(SELECT COUNT(*) FROM entry e WHERE e.log = l.id AND e.seq >= 0 AND e.seq < l.size),
+		(SELECT COUNT(DISTINCT seq) FROM entry e WHERE e.log = l.id AND e.seq >= 0 AND e.seq < l.size)
 		FROM log l JOIN gate g ON g.id = l.gate WHERE (g.site = $1 OR $1 = '') AND (g.name = $2 OR $2 = '') ORDER BY g.site, g.name, l.id`, site, gate)
 	err = each(rows, err, func() error {
 		var c Count
@@ -52,7 +51,8 @@ func (s *Server) Counts(ctx context.Context, site, gate string) ([]Count, error)
 		}
 		c.Forked, c.Size, c.Stored = uint64(forked), uint64(size), uint64(different)
 		c.Destroyed = uint64(purged)
-		c.Missing, c.Duplicated = c.Size-c.Stored-c.Destroyed, uint64(all-different)
+		// Rows of entries that were destroyed, or never came, are for Verify to name.
+		c.Missing, c.Duplicated = uint64(max(0, size-different-purged)), uint64(max(0, all-different))
 		out = append(out, c)
 		return nil
 	})
@@ -64,119 +64,6 @@ func (s *Server) Counts(ctx context.Context, site, gate string) ([]Count, error)
 
 // Repeated is how many entries came again after they were stored.
 func (s *Server) Repeated() uint64 { return s.repeated.Load() }
-
-// Finding is something wrong with what is stored.
-type Finding struct {
-	Site, Gate string
-	Epoch      edge.Epoch
-	Seq        uint64 // where
-	Text       string
-}
-
-// Verify reads everything again: the bytes of each entry against its leaf hash,
-// the leaf hashes against the head, the head against the device's signature, the
-// row against the bytes. It returns what is wrong, empty when nothing is.
-func (s *Server) Verify(ctx context.Context, site, gate string) ([]Finding, error) {
-	counts, err := s.Counts(ctx, site, gate)
-	if err != nil {
-		return nil, err
-	}
-	var out []Finding
-	for _, c := range counts {
-		g, err := s.store.gateOf(ctx, s.store.r, c.Site, c.Gate)
-		if err != nil {
-			return nil, err
-		}
-		l, err := s.store.log(ctx, g, c.Epoch)
-		if err != nil {
-			return nil, err
-		}
-		bad := func(seq uint64, format string, args ...any) {
-			out = append(out, Finding{c.Site, c.Gate, c.Epoch, seq, fmt.Sprintf(format, args...)})
-		}
-		if c.Missing > 0 || c.Duplicated > 0 {
-			bad(0, "%d entries are missing and %d are there twice", c.Missing, c.Duplicated)
-		}
-		if err := s.verifyLog(ctx, l, bad); err != nil {
-			return nil, fmt.Errorf("cannot verify %s: %w", l.name(), err)
-		}
-	}
-	return out, nil
-}
-
-func (s *Server) verifyLog(ctx context.Context, l *gateLog, bad func(seq uint64, format string, args ...any)) error {
-	destroyed, err := s.store.deletions(ctx, l.id)
-	if err != nil {
-		return err
-	}
-	var t tree
-	for t.size < l.tree.size {
-		from := t.size
-		to := min(from+16*edge.BlockSize, l.tree.size)
-		leaves, err := s.store.hashes(ctx, s.store.r, l.id, from, to)
-		if err != nil {
-			bad(t.size, "%v", err)
-			return ctx.Err()
-		}
-		next := from // of content
-		gone := func(to uint64) {
-			for ; next < to; next++ {
-				if !destroyed(next) {
-					bad(next, "content is not there, and no record says that it was destroyed")
-					next = to
-				}
-			}
-		}
-		err = s.store.pieces(ctx, s.store.r, l.id, from, to, func(p *piece) error {
-			gone(p.first)
-			next = p.first + uint64(p.count)
-			lines, err := p.lines()
-			if err != nil {
-				bad(p.first, "%v", err)
-				return nil
-			}
-			for i, line := range lines {
-				seq := p.first + uint64(i)
-				blind, ok := p.blindOf(i)
-				switch {
-				case len(line) == 0:
-					if !destroyed(seq) {
-						bad(seq, "content is not there, and no record says that it was destroyed")
-					}
-				case !ok:
-					bad(seq, "the blind is not there")
-				default:
-					data := edge.LeafData(blind, line)
-					if seq < to && tlog.RecordHash(data[:]) != leaves[seq-from] {
-						bad(seq, "content was changed")
-					}
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-		gone(to)
-		for _, h := range leaves {
-			t.append(h)
-		}
-	}
-	v, err := edge.HeadVerifier(l.keyName(), l.public[:])
-	if err != nil {
-		return err
-	}
-	h, _, err := edge.OpenHead(l.head, v)
-	switch {
-	case err != nil:
-		bad(l.tree.size, "%v", err)
-	case h.Size != t.size || h.Root != t.root():
-		bad(l.tree.size, "the leaf hashes are not those of the signed head of size %d", h.Size)
-	case h.Origin != edge.Origin(s.cfg.Community, l.gate.site, l.gate.name, l.epoch):
-		bad(l.tree.size, "the head is of %s", h.Origin)
-	}
-	return nil
-}
 
 // keyName is the name under which the log's device signs.
 func (l *gateLog) keyName() string {

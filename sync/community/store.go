@@ -131,12 +131,14 @@ func turnRegistry(site string) string { return "registry/" + site }
 // turnPolicy is for the site's layers, which are checked together.
 func turnPolicy(site string) string { return "policy/" + site }
 
-// view has f read one state of the database, whatever is written meanwhile.
+// view has f read one state of the database, whatever is written meanwhile. It is for
+// a short while: writers that clear up wait for it.
 func (s *store) view(ctx context.Context, f func(querier) error) error {
 	tx, err := s.r.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true})
 	if err != nil {
 		return err
 	}
+	// Nothing was written: there is nothing to commit.
 	return errors.Join(f(tx), tx.Rollback())
 }
 
