@@ -184,7 +184,7 @@ type server struct {
 }
 
 func startServer(ctx context.Context, dir, url string, est *estate.Estate, policyName string, log *slog.Logger) (*server, error) {
-	id, err := identity.Open(filepath.Join(dir, "server", "keys"), realm+"-server")
+	id, err := identity.Open(filepath.Join(dir, "server", "keys"), realm+"/server")
 	if err != nil {
 		return nil, err
 	}

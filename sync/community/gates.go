@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"golang.org/x/mod/sumdb/note"
 )
 
 // gate is one gate of a site with the keys of its devices.
@@ -33,6 +35,16 @@ type GateKey struct {
 	State  KeyState
 	Since  int64 // UTC ms of the state
 	By     string
+}
+
+// VerifierKey is the key as a line for tools that verify signed notes
+// (https://c2sp.org/signed-note).
+func (k *GateKey) VerifierKey() (string, error) {
+	line, err := note.NewEd25519VerifierKey(k.Name, k.Public[:])
+	if err != nil {
+		return "", fmt.Errorf("cannot print the key of %s: %w", k.Name, err)
+	}
+	return line, nil
 }
 
 // maxPending bounds the unknown keys that are remembered for one gate: whoever

@@ -156,7 +156,9 @@ func TestFromTheFirstWordToAProof(t *testing.T) {
 	}{
 		{"1 entries, none missing, none twice, all as signed", []string{"verify"}},
 		{string(line), []string{"export", "estate/east"}},
-		{"start", []string{"query", "--site", "estate", "--kind", "start"}},
+		{"decision", []string{"query", "--site", "estate", "--kind", "decision"}},
+		{"decision", []string{"query", "--gate", "east"}},
+		{`"Public": "` + vkey + `"`, []string{"gates", "--json"}},
 		{`"missing": 0`, []string{"gates", "--json"}},
 		{"ABOUT", []string{"alerts"}},
 		{"test.example/server+", []string{"trust"}},
@@ -179,7 +181,11 @@ func TestFromTheFirstWordToAProof(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if out, err := do(ctx, t.TempDir(), "prove", "--check", file, "--key", vkey, "--key", strings.TrimSpace(server)); err != nil || !strings.Contains(out, string(line)) {
+	printed, err := do(ctx, dir, "gates", "--vkeys", "--site", "estate")
+	if err != nil || printed != "estate/east approved "+vkey+"\n" {
+		t.Fatalf("%q %v", printed, err)
+	}
+	if out, err := do(ctx, t.TempDir(), "prove", "--check", file, "--key", strings.Fields(printed)[2], "--key", strings.TrimSpace(server)); err != nil || !strings.Contains(out, string(line)) {
 		t.Errorf("%s %v", out, err)
 	}
 	other, err := identity.Open(filepath.Join(dir, "other"), "test.example/estate/east")

@@ -18,19 +18,28 @@ import (
 
 func (b *base) gates() *cobra.Command {
 	var site string
-	var asJSON bool
+	var asJSON, vkeys bool
 	c := &cobra.Command{
 		Use:   "gates",
 		Short: "List the gates with their devices, epochs and what is stored of them",
-		Args:  cobra.NoArgs,
+		Long: `gates lists the gates with their devices, epochs and what is stored of them. With
+--vkeys it prints instead the devices' verifier keys, as "communityd prove --check"
+and other tools for C2SP signed notes take them, a line each: which gate it is, its
+state, the key.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return b.with(cmd, func(ctx context.Context, s *community.Server, out io.Writer) error {
+				if vkeys {
+					return listKeys(ctx, s, out, site)
+				}
 				return listGates(ctx, s, out, site, asJSON)
 			})
 		},
 	}
 	c.Flags().StringVar(&site, "site", "", "only this `site`")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	c.Flags().BoolVar(&vkeys, "vkeys", false, "print the devices' verifier keys")
+	c.MarkFlagsMutuallyExclusive("json", "vkeys")
 
 	var key, age, file, answer string
 	approve := &cobra.Command{
@@ -76,7 +85,7 @@ one with --key.`,
 			})
 		},
 	}
-	approve.Flags().StringVar(&key, "key", "", "the device's note verifier `key`, as `gatehouse identity` prints it")
+	approve.Flags().StringVar(&key, "key", "", "the device's note verifier `key`, as \"gatehouse journal head --key\" prints it")
 	approve.Flags().StringVar(&age, "age", "", "the device's age `recipient`, with --key")
 	carriedFlags(approve, &file, &answer)
 
@@ -143,9 +152,22 @@ func listGates(ctx context.Context, s *community.Server, out io.Writer, site str
 		return err
 	}
 	if asJSON {
+		// The key as tools take it, in the place of its bytes.
+		type device struct {
+			community.Device
+			Public string
+		}
+		all := make([]device, len(devices))
+		for i, d := range devices {
+			k, err := d.VerifierKey()
+			if err != nil {
+				return err
+			}
+			all[i] = device{d, k}
+		}
 		e := json.NewEncoder(out)
 		e.SetIndent("", "  ")
-		return e.Encode(map[string]any{"devices": devices, "epochs": counts})
+		return e.Encode(map[string]any{"devices": all, "epochs": counts})
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "GATE\tDEVICE\tSTATE\tSINCE\tBY\tONLINE")
@@ -170,6 +192,21 @@ func listGates(ctx context.Context, s *community.Server, out io.Writer, site str
 		fmt.Fprintf(w, "%s/%s\t%s\t%s\t%d\t%d\t%d\t%d\t%s\n", c.Site, c.Gate, c.Epoch, follows, c.Size, c.Stored, c.Missing, c.Duplicated, stamp(c.Last))
 	}
 	return w.Flush()
+}
+
+func listKeys(ctx context.Context, s *community.Server, out io.Writer, site string) error {
+	devices, err := s.Devices(ctx, site)
+	if err != nil {
+		return err
+	}
+	for _, d := range devices {
+		k, err := d.VerifierKey()
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(out, "%s/%s %s %s\n", d.Site, d.Gate, d.State, k)
+	}
+	return nil
 }
 
 func stamp(ms int64) string { return time.UnixMilli(ms).UTC().Format("2006-01-02 15:04:05Z") }

@@ -207,8 +207,10 @@ the entry's blind, 32 bytes, followed by the entry's line; the record is the
 SHA-256 of the extra data. It discloses that entry and no other.
 
 With --check FILE it verifies one: no store and no network are needed, only the
-verifier keys that must have signed the head, given with --key: the device's (as
-"communityd gates" knows it) and, for a cosigned head, the server's.`,
+verifier keys that must have signed the head, given with --key: the device's, which
+"communityd gates --vkeys" prints, and the gate itself with "gatehouse journal head
+--key", and for a cosigned head the server's, which "communityd trust" prints. Get
+them from their owner, not with the proof.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if check != "" {
 				return cobra.NoArgs(cmd, args)

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/mod/sumdb/note"
 
 	"gatehouse/cmd/internal/qrtext"
 	"gatehouse/edge"
@@ -123,31 +124,54 @@ func printHead(out io.Writer, rep *journal.Report) {
 }
 
 func headCmd(g Gate, with opener) *cobra.Command {
-	return &cobra.Command{
+	var key bool
+	head := with(func(ctx context.Context, r *journal.Reader, out io.Writer, _ []string) error {
+		rep, h, err := signedHead(ctx, g, r)
+		if err != nil {
+			return err
+		}
+		text := h.Checkpoint()
+		if h.Note != nil {
+			text = string(h.Note)
+		}
+		fmt.Fprintf(out, "%s\n", text)
+		if err := qrtext.Print(out, text); err != nil {
+			return err
+		}
+		if len(rep.Findings) > 0 {
+			fmt.Fprintln(out, "something is wrong: gatehouse journal verify says what")
+			return ErrFound
+		}
+		return nil
+	})
+	c := &cobra.Command{
 		Use: "head", Short: "Print size and root, as text and as a QR code to photograph", Args: cobra.NoArgs,
 		Long: `head prints the tree head as a C2SP checkpoint, signed where the gate's key can be
 read. Whoever keeps it can prove later that nothing before it was changed or removed:
-"gatehouse journal verify --since FILE".`,
-		RunE: with(func(ctx context.Context, r *journal.Reader, out io.Writer, _ []string) error {
-			rep, h, err := signedHead(ctx, g, r)
+"gatehouse journal verify --since FILE" here, "communityd verify --since FILE" at the
+server. With --key it prints instead the verifier key of the device that signs here,
+for "communityd prove --check", "communityd gates approve --key" and other tools.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if !key {
+				return head(cmd, args)
+			}
+			s, err := g.Signer()
 			if err != nil {
 				return err
 			}
-			text := h.Checkpoint()
-			if h.Note != nil {
-				text = string(h.Note)
+			if s == nil {
+				return errors.New("this gate's key is not here: run it on the gate, as a user who may read its keys")
 			}
-			fmt.Fprintf(out, "%s\n", text)
-			if err := qrtext.Print(out, text); err != nil {
-				return err
+			line, err := note.NewEd25519VerifierKey(s.Name(), s.Public())
+			if err != nil {
+				return fmt.Errorf("cannot print the device's key: %w", err)
 			}
-			if len(rep.Findings) > 0 {
-				fmt.Fprintln(out, "something is wrong: gatehouse journal verify says what")
-				return ErrFound
-			}
+			fmt.Fprintln(cmd.OutOrStdout(), line)
 			return nil
-		}),
+		},
 	}
+	c.Flags().BoolVar(&key, "key", false, "print the device's verifier key instead")
+	return c
 }
 
 func sequence(text string) (uint64, error) {
