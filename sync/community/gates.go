@@ -81,6 +81,33 @@ func (s *store) gateOf(ctx context.Context, q querier, site, name string) (*gate
 	return g, err
 }
 
+// Site is a site that the server knows, by a gate or by a roster.
+type Site struct {
+	Name  string
+	Gates []string
+}
+
+// Sites lists the sites with their gates, in order.
+func (s *Server) Sites(ctx context.Context) ([]Site, error) {
+	var out []Site
+	rows, err := s.store.r.QueryContext(ctx, `SELECT site, name FROM gate UNION SELECT site, '' FROM registry UNION SELECT site, '' FROM roster ORDER BY site, name`)
+	err = each(rows, err, func() error {
+		var site, gate string
+		err := rows.Scan(&site, &gate)
+		if len(out) == 0 || out[len(out)-1].Name != site {
+			out = append(out, Site{Name: site})
+		}
+		if x := &out[len(out)-1]; gate != "" {
+			x.Gates = append(x.Gates, gate)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("cannot list the sites: %w", err)
+	}
+	return out, nil
+}
+
 // setKey makes the gate, and sets the state of one of its keys.
 func (s *store) setKey(ctx context.Context, site, name string, k GateKey, now int64) error {
 	return s.write(ctx, func(tx *sql.Tx) error {

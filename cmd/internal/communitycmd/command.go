@@ -89,6 +89,9 @@ func (b *base) erase() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return b.with(cmd, func(ctx context.Context, s *community.Server, out io.Writer) error {
+				if err := known(ctx, s, site, ""); err != nil {
+					return err
+				}
 				d, err := s.ErasePerson(ctx, site, edge.PassID(pass), actor())
 				if err != nil {
 					return err

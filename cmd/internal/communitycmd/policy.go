@@ -40,6 +40,10 @@ beside the community's (countersigned: true), push what countersign has made.`,
 				}
 			}
 			return b.with(cmd, func(ctx context.Context, s *community.Server, out io.Writer) error {
+				// No error: a site may be prepared before its first gate.
+				if err := known(ctx, s, site, ""); err != nil {
+					fmt.Fprintf(cmd.ErrOrStderr(), "warning: %v\n", err)
+				}
 				for i, src := range srcs {
 					publish := s.PublishPolicy
 					if bundle.Is(src) {

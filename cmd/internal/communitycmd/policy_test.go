@@ -1,6 +1,8 @@
 package communitycmd
 
 import (
+	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -66,5 +68,46 @@ func TestTwoSignatures(t *testing.T) {
 	list := strings.Split(strings.TrimSpace(run("", "policy", "list", "--site", "estate")), "\n")
 	if len(list) != 2 || !strings.HasPrefix(list[0], "city ") || !strings.HasPrefix(list[1], "(the site's own) ") {
 		t.Errorf("in force:\n%s", strings.Join(list, "\n"))
+	}
+}
+
+// A site without a gate may be prepared; a mistyped one is told.
+func TestPushToASiteWithoutGates(t *testing.T) {
+	ctx, dir := t.Context(), t.TempDir()
+	src, err := firmwareconfig.Samples.ReadFile("policies/city.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	src = bytes.Replace(src, []byte("countersigned: true"), []byte("countersigned: false"), 1)
+	roster, city := filepath.Join(dir, "r.csv"), filepath.Join(dir, "city.yaml")
+	if err := errors.Join(os.WriteFile(city, src, 0o600), os.WriteFile(roster, []byte("pass,household,category,card\n1,1,resident,em:3C00CE754C\n"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := do(ctx, dir, "roster", "import", roster, "--site", "estate"); err != nil {
+		t.Fatal(err)
+	}
+	for site, warning := range map[string]string{
+		"estate": "",
+		"estaet": "warning: no gate or roster of site \"estaet\" is known, did you mean \"estate\"? (known are: estate)\n",
+	} {
+		c := New("test")
+		var out, told bytes.Buffer
+		c.SetOut(&out)
+		c.SetErr(&told)
+		c.SetArgs([]string{"policy", "push", city, "--site", site, "--store", filepath.Join(dir, "c.db"), "--community", "test.example"})
+		if err := c.ExecuteContext(ctx); err != nil || !strings.Contains(out.String(), "published to the gates of "+site) || told.String() != warning {
+			t.Errorf("%s: %v, %q, %q", site, err, out.String(), told.String())
+		}
+	}
+	// A roster alone makes a site known.
+	if out, err := do(ctx, dir, "erase", "--site", "estate", "--pass", "1"); err != nil || !strings.HasPrefix(out, "0 entries") {
+		t.Errorf("%s %v", out, err)
+	}
+	empty := t.TempDir()
+	if _, err := do(ctx, empty, "erase", "--site", "estate", "--pass", "1"); err == nil || !strings.Contains(err.Error(), "this store has none yet") {
+		t.Errorf("an empty store: %v", err)
+	}
+	if out, err := do(ctx, empty, "verify"); err != nil || out != "nothing is stored yet\n" {
+		t.Errorf("an empty store: %q %v", out, err)
 	}
 }

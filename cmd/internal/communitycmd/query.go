@@ -40,6 +40,9 @@ func (b *base) query() *cobra.Command {
 			}
 			f.Pass, f.Household = edge.PassID(pass), edge.HouseholdID(household)
 			return b.with(cmd, func(ctx context.Context, s *community.Server, out io.Writer) error {
+				if err := known(ctx, s, f.Site, f.Gate); err != nil {
+					return err
+				}
 				rows, err := s.Query(ctx, f)
 				if err != nil {
 					return err
@@ -105,7 +108,10 @@ func siteGateEpoch(ctx context.Context, s *community.Server, arg string) (site, 
 		}
 		arg = parts[0] + "/" + parts[1]
 	}
-	if site, gate, err = siteGate(arg); err != nil || len(parts) == 3 {
+	if site, gate, err = siteGate(arg); err == nil {
+		err = known(ctx, s, site, gate)
+	}
+	if err != nil || len(parts) == 3 {
 		return site, gate, e, err
 	}
 	counts, err := s.Counts(ctx, site, gate)
@@ -140,6 +146,9 @@ func (b *base) export() *cobra.Command {
 					return w.WriteByte('\n')
 				}
 				if pass != 0 {
+					if err := known(ctx, s, site, ""); err != nil {
+						return err
+					}
 					return errors.Join(s.ExportPerson(ctx, site, edge.PassID(pass), line), w.Flush())
 				}
 				site, gate, e, err := siteGateEpoch(ctx, s, args[0])
