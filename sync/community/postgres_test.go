@@ -170,6 +170,7 @@ func TestPostgres(t *testing.T) {
 		"one_version": testOneVersion,
 		"verify":      testVerifyRows,
 		"beside":      testVerifyBesidePurge,
+		"since":       testSince,
 		"remains": func(t *testing.T, where string) {
 			db, err := sql.Open("pgx", where)
 			if err != nil {

@@ -74,8 +74,6 @@ type verifier struct {
 	u    unwrapper
 	bad  func(seq uint64, format string, args ...any)
 	tree tree
-	was  *edge.Head // an earlier head to be compared; nil = none
-	root tlog.Hash  // of the tree when it had the size of was
 }
 
 func (v *verifier) run(ctx context.Context) error {
@@ -173,9 +171,6 @@ func (v *verifier) chunk(ctx context.Context, q querier, from, to uint64) error 
 		return err
 	}
 	for _, h := range leaves {
-		if v.was != nil && v.was.Size == v.tree.size {
-			v.root = v.tree.root()
-		}
 		v.tree.append(h)
 	}
 	return nil

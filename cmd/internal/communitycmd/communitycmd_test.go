@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"errors"
 	"log/slog"
 	"net"
 	"os"
@@ -128,7 +129,7 @@ func TestFromTheFirstWordToAProof(t *testing.T) {
 		t.Fatalf("%s %v", out, err)
 	}
 
-	line := []byte(`{"v":1,"kind":"start","t":1,"off":480,"boot":"b","mono":1,"clock":"synced"}`)
+	line := []byte(`{"v":1,"kind":"decision","t":1,"off":480,"boot":"b","mono":1,"clock":"synced","facts":{"pass":{"id":5}}}`)
 	var key edge.BlockKey
 	rand.Read(key[:])
 	data := edge.LeafData(key.Blind(0), line)
@@ -200,10 +201,50 @@ func TestFromTheFirstWordToAProof(t *testing.T) {
 		t.Error("a proof was believed that another key has signed")
 	}
 
+	head := filepath.Join(dir, "head")
+	photo := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(head, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	photo(string(h.Note) + "\n▀▄█\n")
+	if out, err := do(ctx, dir, "verify", "--since", head); err != nil || !strings.Contains(out, "signed by device "+finger+" (approved)") || !strings.Contains(out, "extended by 1: nothing was changed") {
+		t.Errorf("%s %v", out, err)
+	}
+	later := edge.Head{Origin: h.Origin, Size: 3, Root: h.Root}
+	photo(later.Checkpoint())
+	if out, err := do(ctx, dir, "verify", "estate/east", "--since", head); !errors.Is(err, errFound) || !strings.Contains(out, "2 of its entries never reached this server") {
+		t.Errorf("%s %v", out, err)
+	}
+
+	for _, c := range []struct {
+		want string
+		args []string
+	}{
+		{`no gate or roster of site "estat" is known, did you mean "estate"? (known are: estate)`, []string{"verify", "estat/east"}},
+		{`no gate "estate/eats" is known, did you mean "estate/east"? (known are: estate/east)`, []string{"verify", "estate/eats"}},
+		{`no gate or roster of site "nosuch" is known (known are: estate)`, []string{"erase", "--site", "nosuch", "--pass", "3"}},
+		{`"nosuch"`, []string{"export", "--site", "nosuch", "--pass", "3"}},
+		{`"nosuch"`, []string{"export", "nosuch/east"}},
+		{`"nosuch"`, []string{"export", "nosuch/east/0000000000000007"}},
+		{`"nosuch"`, []string{"query", "--site", "nosuch"}},
+		{`no gate "esat" is known, did you mean "east"?`, []string{"query", "--gate", "esat"}},
+		{"holds a head of estate/east, not of estate/west", []string{"verify", "estate/west", "--since", head}},
+		{"no head of a gate's log", []string{"verify", "--since", file}},
+	} {
+		if out, err := do(ctx, dir, c.args...); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%v: %v, want %q\n%s", c.args, err, c.want, out)
+		}
+	}
+
 	if out, err := do(ctx, dir, "purge", "--keep", "1"); err != nil || !strings.HasPrefix(out, "0 entries") {
 		t.Errorf("%s %v", out, err) // filed under the time it came: its own clock was not set
 	}
-	if out, err := do(ctx, dir, "erase", "--site", "estate", "--pass", "5"); err != nil || !strings.HasPrefix(out, "0 entries") {
+	if out, err := do(ctx, dir, "erase", "--site", "estate", "--pass", "5"); err != nil || !strings.HasPrefix(out, "1 entries") {
+		t.Errorf("%s %v", out, err)
+	}
+	if out, err := do(ctx, dir, "verify"); err != nil || !strings.Contains(out, "1 entries, none missing, none twice, all as signed, of these 1 destroyed by retention or erasure, as recorded\n") {
 		t.Errorf("%s %v", out, err)
 	}
 	if _, err := do(ctx, dir, "command", "estate/east", "open"); err == nil || !strings.Contains(err.Error(), "not online") {

@@ -169,40 +169,102 @@ func (b *base) export() *cobra.Command {
 var errFound = errors.New("the store does not verify")
 
 func (b *base) verify() *cobra.Command {
-	return &cobra.Command{
+	var since string
+	c := &cobra.Command{
 		Use:   "verify [SITE/GATE]",
 		Short: "Read everything again and say what is missing, twice, or not as it was signed",
-		Args:  cobra.MaximumNArgs(1),
+		Long: `verify reads every entry, its leaf and its row again, and holds them against each
+other and against the head that the gate's device has signed. The status is 1 when
+anything is wrong.
+
+With --since FILE it also says what became of a head that was printed or
+photographed earlier: FILE holds what "gatehouse journal head" prints, cosigned or
+not. It checks who has signed it, that the log which is stored extends it, how many
+of its entries never reached this server, and what the epochs that follow carried
+over. The status is 1 when something of it was changed or is missing. Only the
+head's gate is read then.`,
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			var site, gate string
+			var err error
+			if len(args) == 1 {
+				if site, gate, err = siteGate(args[0]); err != nil {
+					return err
+				}
+			}
+			var head *community.Earlier
+			if since != "" {
+				text, err := os.ReadFile(since)
+				if err != nil {
+					return fmt.Errorf("cannot read the earlier head: %w", err)
+				}
+				if head, err = community.ReadEarlier(text); err != nil {
+					return fmt.Errorf("%s: %w", since, err)
+				}
+				if len(args) == 1 && (head.Site != site || head.Gate != gate) {
+					return fmt.Errorf("%s holds a head of %s/%s, not of %s/%s", since, head.Site, head.Gate, site, gate)
+				}
+				if head.Community != b.community && b.community != "" {
+					return fmt.Errorf("%s holds a head of community %.100q, not of %q", since, head.Community, b.community)
+				}
+				site, gate = head.Site, head.Gate
+			}
 			return b.with(cmd, func(ctx context.Context, s *community.Server, out io.Writer) error {
-				var site, gate string
-				var err error
-				if len(args) == 1 {
-					if site, gate, err = siteGate(args[0]); err != nil {
+				if err := known(ctx, s, site, gate); err != nil {
+					return err
+				}
+				ok, err := verifyAll(ctx, s, out, site, gate)
+				if err == nil && head != nil {
+					var said []string
+					var extended bool
+					if said, extended, err = s.Since(ctx, head); err != nil {
 						return err
 					}
+					fmt.Fprintf(out, "the head in %s is of %s at %d:\n", since, head.Origin, head.Size)
+					for _, line := range said {
+						fmt.Fprintf(out, "  %s\n", line)
+					}
+					ok = ok && extended
 				}
-				bad, err := s.Verify(ctx, site, gate)
-				if err != nil {
-					return err
+				if err == nil && !ok {
+					err = errFound
 				}
-				for _, f := range bad {
-					fmt.Fprintf(out, "%s/%s/%s entry %d: %s\n", f.Site, f.Gate, f.Epoch, f.Seq, f.Text)
-				}
-				if len(bad) > 0 {
-					return errFound
-				}
-				counts, err := s.Counts(ctx, site, gate)
-				if err != nil {
-					return err
-				}
-				for _, c := range counts {
-					fmt.Fprintf(out, "%s/%s/%s: %d entries, none missing, none twice, all as signed\n", c.Site, c.Gate, c.Epoch, c.Size)
-				}
-				return nil
+				return err
 			})
 		},
 	}
+	c.Flags().StringVar(&since, "since", "", "say what became of the head in this `file`")
+	return c
+}
+
+// verifyAll prints what is wrong with a gate's logs, or with all, and what is stored
+// when nothing is.
+func verifyAll(ctx context.Context, s *community.Server, out io.Writer, site, gate string) (bool, error) {
+	bad, err := s.Verify(ctx, site, gate)
+	if err != nil {
+		return false, err
+	}
+	for _, f := range bad {
+		fmt.Fprintf(out, "%s/%s/%s entry %d: %s\n", f.Site, f.Gate, f.Epoch, f.Seq, f.Text)
+	}
+	if len(bad) > 0 {
+		return false, nil
+	}
+	counts, err := s.Counts(ctx, site, gate)
+	if err != nil {
+		return false, err
+	}
+	for _, c := range counts {
+		destroyed := ""
+		if c.Destroyed > 0 {
+			destroyed = fmt.Sprintf(", of these %d destroyed by retention or erasure, as recorded", c.Destroyed)
+		}
+		fmt.Fprintf(out, "%s/%s/%s: %d entries, none missing, none twice, all as signed%s\n", c.Site, c.Gate, c.Epoch, c.Size, destroyed)
+	}
+	if len(counts) == 0 {
+		fmt.Fprintln(out, "nothing is stored yet")
+	}
+	return true, nil
 }
 
 func (b *base) prove() *cobra.Command {
