@@ -170,3 +170,35 @@ func TestDeltaOfAStrangeName(t *testing.T) {
 		}
 	})
 }
+
+// What the wire's golden files hold of the registry is what a gate reads.
+func TestGoldenRegistry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(t)
+		t.Cleanup(g.start())
+		g.connect()
+		part := func(file string) (string, []byte) {
+			text, err := os.ReadFile(filepath.Join("..", "wire", "testdata", file+".golden"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			data := g.encrypt(text, g.site.Recipient())
+			return wire.HashOf(data), data
+		}
+		h, data := part("chunk")
+		ref := &wire.RegistryRef{Version: 3, Rows: 2, Chunks: []string{h}, Key: g.encrypt([]byte(g.site.String()), g.device.Recipient())}
+		g.manifest(wire.ManifestBody{Registry: ref})
+		g.send(h, data)
+		if g.version != 3 || len(g.rows) != 2 || g.rows[0].Pass.Name != "王*明" || g.rows[0].Household.Members != 3 || len(g.rows[0].Credentials) != 2 || g.rows[1].Pass.Status != edge.PassSuspended {
+			t.Fatalf("version %d: %+v", g.version, g.rows)
+		}
+		h, data = part("registry-delta")
+		next := *ref
+		next.Version, next.Deltas = 4, []wire.DeltaRef{{From: 3, To: 4, Hash: h}}
+		g.manifest(wire.ManifestBody{Registry: &next})
+		g.send(h, data)
+		if g.version != 4 || len(g.rows) != 1 || g.rows[0].Pass.ID != 8 || g.rows[0].Pass.Status != edge.PassActive {
+			t.Errorf("version %d: %+v", g.version, g.rows)
+		}
+	})
+}

@@ -262,8 +262,25 @@ func messages(t testing.TB) []message {
 		{"peers", at(wire.Peers), envelope(t, wire.TypePeers, wire.PeersBody{V: wire.Version, Gate: "west", Epoch: 7, From: 3,
 			Entries: []wire.PeerEntry{{Seq: 5, Time: when.UnixMilli(), Deltas: delta}, {Seq: 9, Time: when.UnixMilli(), Change: encode(t, edge.PassChange{Pass: 7, Status: edge.PassLost, At: 1})}}})},
 		{"command", at(wire.Commands), envelope(t, wire.TypeCommand, wire.CommandBody{V: wire.Version, Number: 8, Nonce: "n", Expires: when.UnixMilli(), Name: "open", Args: json.RawMessage(`{"lane":"east-in"}`), Actor: "office:3"})},
+		{"enrol", wire.EnrolTopic("north", enrolment(t).Code()), encode(t, wire.EnrolMessage{V: wire.Version, Request: enrolment(t)})},
 		{"result", at(wire.Results), encode(t, wire.Result{V: wire.Version, Number: 8, KeyID: server.name, Status: "done", Text: "opened", At: when.UnixMilli()})},
 	}
+}
+
+// golden reads a golden file, which is written before with -update.
+func golden(t *testing.T, file string, now []byte) []byte {
+	t.Helper()
+	path := filepath.Join("testdata", file+".golden")
+	if *update {
+		if err := os.WriteFile(path, now, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return want
 }
 
 func TestGoldenMessages(t *testing.T) {
@@ -272,16 +289,7 @@ func TestGoldenMessages(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, m := range messages(t) {
-		path := filepath.Join("testdata", m.file+".golden")
-		if *update {
-			if err := os.WriteFile(path, m.payload, 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		want, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
+		want := golden(t, m.file, m.payload)
 		if !bytes.Equal(want, m.payload) {
 			t.Errorf("%s is\n%s\nwant\n%s", m.file, m.payload, want)
 		}
@@ -324,6 +332,16 @@ func read(topic string, payload []byte) error {
 		}
 		_, err = bundle.Open(payload, bundle.Trust{Community: "pine", Site: "north", Keys: []bundle.Key{{Verifier: v}}}, func(string) int64 { return 2 })
 		return err
+	}
+	if gate == "enrol" {
+		var m wire.EnrolMessage
+		if err := wire.Decode(payload, &m); err != nil {
+			return err
+		}
+		if m.Request == nil || m.Request.Code() != string(c) {
+			return errors.New("a request on the topic of another device")
+		}
+		return m.Request.Verify()
 	}
 	switch c {
 	case wire.Journal:
