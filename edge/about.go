@@ -38,6 +38,17 @@ func NewAbout(pass PassID) *About {
 // Was says that an entry that is not there any more concerned the pass.
 func (a *About) Was(seq uint64) { a.seqs[0][seq] = true }
 
+// Next is for the epoch that carries over the one that a was asked about: what
+// concerned the pass there does so where it was carried to.
+func (a *About) Next() *About {
+	n := NewAbout(a.pass)
+	n.Open = a.Open
+	for i := range maxCarried {
+		n.seqs[i+1] = a.seqs[i]
+	}
+	return n
+}
+
 // Is must be asked about every entry of an epoch, in order.
 func (a *About) Is(seq uint64, e *Entry) bool { return len(a.In(seq, e)) > 0 }
 

@@ -1,9 +1,12 @@
 package journal
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
+	"encoding/json"
 	"fmt"
+	"slices"
 
 	"gatehouse/edge"
 )
@@ -54,14 +57,25 @@ func (j *Journal) erase(ctx context.Context, pass edge.PassID, by string, upto u
 	if err != nil {
 		return out, err
 	}
-	for _, l := range lives {
-		about := edge.NewAbout(pass)
+	before, err := j.erasedBefore(ctx, lives, pass)
+	if err != nil {
+		return out, err
+	}
+	about := edge.NewAbout(pass)
+	for i, l := range lives {
+		if i > 0 {
+			about = about.Next()
+		}
+		for _, seq := range before[l.epoch] {
+			about.Was(seq)
+		}
 		waiting := 0
 		n, err := j.destroyWhere(ctx, l, deletion{Why: "erasure", Pass: pass, By: by}, func(seq uint64, e *edge.Entry) (bool, bool) {
 			if l.suffix == "" && seq >= upto {
 				return false, false
 			}
-			goes := e != nil && about.Is(seq, e) && e.Kind != edge.KindPurge
+			// Deletion records stay, also where they were carried to: see erasedBefore.
+			goes := e != nil && slices.ContainsFunc(about.In(seq, e), func(f edge.Found) bool { return f.Entry.Kind != edge.KindPurge })
 			if goes && seq >= l.acked && j.recipient == nil {
 				waiting++
 			}
@@ -91,6 +105,67 @@ func (j *Journal) erase(ctx context.Context, pass edge.PassID, by string, upto u
 	}
 	cellsStored()
 	return out, nil
+}
+
+// erasedBefore finds, for each epoch, what earlier rounds have destroyed of a pass:
+// entries that waited for their receipts may refer to it and name the pass nowhere
+// else. The deletion records tell, also those that were carried over.
+func (j *Journal) erasedBefore(ctx context.Context, lives []life, pass edge.PassID) (map[edge.Epoch][]uint64, error) {
+	out := map[edge.Epoch][]uint64{}
+	for i, l := range lives {
+		for from := uint64(0); ; {
+			entries, err := j.readSome(ctx, l.suffix, from)
+			if err != nil {
+				return nil, err
+			}
+			if len(entries) == 0 {
+				break
+			}
+			for _, s := range entries {
+				from = s.Seq + 1
+				if !bytes.Contains(s.Line, []byte(`"erasure"`)) {
+					continue
+				}
+				if epoch, seqs := erasedBy(s.Line, lives[:i+1], pass); len(seqs) > 0 {
+					out[epoch] = append(out[epoch], seqs...)
+				}
+			}
+		}
+	}
+	return out, nil
+}
+
+// erasedBy reads a deletion record of the last of some epochs: of which one it says
+// that entries about the pass went, and which.
+func erasedBy(line []byte, lives []life, pass edge.PassID) (edge.Epoch, []uint64) {
+	e, err := edge.DecodeEntry(line)
+	for err == nil && len(lives) > 1 {
+		c, ok := e.Carried()
+		if !ok || len(c.Entry) == 0 {
+			break
+		}
+		e, err = edge.DecodeEntry(c.Entry)
+		lives = lives[:len(lives)-1]
+	}
+	if err != nil || e.Kind != edge.KindPurge {
+		return 0, nil
+	}
+	var d deletion
+	if json.Unmarshal(e.Data, &d) != nil || d.Why != "erasure" || d.Pass != pass {
+		return 0, nil
+	}
+	epoch := lives[len(lives)-1].epoch
+	if d.Epoch != "" {
+		if epoch, err = edge.ParseEpoch(d.Epoch); err != nil {
+			return 0, nil
+		}
+	}
+	if d.To-d.From == uint64(d.Count) && d.Count <= edge.BlockSize {
+		for seq := d.From; seq < d.To; seq++ {
+			d.Seqs = append(d.Seqs, seq)
+		}
+	}
+	return epoch, d.Seqs
 }
 
 // takeErasures does what other processes have asked for.

@@ -36,6 +36,7 @@ type deletion struct {
 	Count  int         `json:"count"`            // how many went, of those between From and To
 	Sealed int         `json:"sealed,omitempty"` // of Count, those that only the community can open now
 	Epoch  string      `json:"epoch,omitempty"`  // a former one
+	Seqs   []uint64    `json:"seqs,omitempty"`   // of an erasure, when it was not all between From and To: which
 	Why    string      `json:"why"`              // retention, erasure, space, decommission
 	Pass   edge.PassID `json:"pass,omitempty"`   // for an erasure
 	By     string      `json:"by,omitempty"`
@@ -284,6 +285,11 @@ func (j *Journal) destroyBlock(ctx context.Context, l life, block uint64, doomed
 	rec.From, rec.To, rec.Count, rec.Sealed = doomed[0].Seq, doomed[len(doomed)-1].Seq+1, len(doomed), len(doomed)-cut
 	if l.suffix != "" {
 		rec.Epoch = l.epoch.String()
+	}
+	if rec.Why == "erasure" && uint64(rec.Count) < rec.To-rec.From {
+		for _, s := range doomed {
+			rec.Seqs = append(rec.Seqs, s.Seq)
+		}
 	}
 	data, err := json.Marshal(rec)
 	if err != nil {

@@ -335,6 +335,92 @@ func TestEraseWaitsForReceipts(t *testing.T) {
 	}
 }
 
+// What waits for its receipt goes also when only what it refers to named the person,
+// and that went in an earlier round: here, or in the epoch before.
+func TestErasureRemembersWhatItErased(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		fork     bool
+		restarts bool
+	}{{"receipted later", false, false}, {"after a restart", false, true}, {"in the epoch that follows", true, false}} {
+		t.Run(c.name, func(t *testing.T) {
+			ctx := t.Context()
+			clk := clock.NewFake(epochStart, 480)
+			path := filepath.Join(t.TempDir(), "journal.db")
+			j := open(t, path, options(t, clk))
+			app := func(e *edge.Entry) uint64 {
+				t.Helper()
+				seq, err := j.Append(ctx, e, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return seq
+			}
+			says := func(of uint64, what string) uint64 {
+				t.Helper()
+				return app(&edge.Entry{Kind: edge.KindAction, Of: int64(of), Actor: "guard:2", Stamp: clk.Now(), Data: fmt.Appendf(nil, `{"action":"confirm","field":"purpose","value":%q}`, what)})
+			}
+			first := app(decision(clk, 7, edge.Refer))
+			other := app(decision(clk, 8, edge.Refer))
+			second := app(decision(clk, 7, edge.Refer))
+			if err := j.Acknowledge(ctx, j.Epoch(), j.Size(), nil); err != nil {
+				t.Fatal(err)
+			}
+			says(first, "dialysis")
+			says(second, "dialysis")
+			says(other, "choir")
+			if got, err := j.Erase(ctx, 7, "admin"); err != nil || got != (Erased{Gone: 2, Waiting: 2}) {
+				t.Fatalf("%+v, %v", got, err)
+			}
+			if n, err := j.Purge(ctx, epochStart.Add(-time.Hour)); err != nil || n != 0 {
+				t.Fatalf("%d, %v", n, err)
+			}
+			if c.restarts {
+				if err := j.Close(); err != nil {
+					t.Fatal(err)
+				}
+				j = open(t, path, options(t, clk))
+			}
+			if c.fork {
+				if err := errors.Join(j.NewEpoch(ctx, j.Acked(), "test"), j.Carry(ctx), j.takeErasures(ctx)); err != nil {
+					t.Fatal(err)
+				}
+				if n, err := j.Purge(ctx, epochStart.Add(-time.Hour)); err != nil || n != 0 {
+					t.Fatalf("%d, %v", n, err)
+				}
+			}
+			if err := j.Acknowledge(ctx, j.Epoch(), j.Size(), nil); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := j.Purge(ctx, epochStart.Add(-time.Hour)); err != nil {
+				t.Fatal(err)
+			}
+			var text string
+			got, err := j.Read(ctx, 0, 1000, 1<<20)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, s := range got {
+				text += string(s.Line)
+			}
+			if strings.Contains(text, "dialysis") {
+				t.Error("what was said about the person is still there")
+			}
+			if !strings.Contains(text, "choir") || !strings.Contains(text, `"why":"erasure"`) {
+				t.Errorf("another person's entry, or the record of the erasure, went: %s", text)
+			}
+			var orders int
+			if err := j.db.R.QueryRow("SELECT count(*) FROM erasure").Scan(&orders); err != nil || orders != 0 {
+				t.Errorf("%d orders are left, %v", orders, err)
+			}
+			if err := j.Close(); err != nil {
+				t.Fatal(err)
+			}
+			clean(t, path)
+		})
+	}
+}
+
 // Room is made in the order that DESIGN.md gives, and never out of what the server
 // does not have.
 func TestRelieve(t *testing.T) {
