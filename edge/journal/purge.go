@@ -167,7 +167,11 @@ func (j *Journal) Retain(ctx context.Context) (int, error) {
 	if !ok {
 		return 0, nil
 	}
-	return j.Purge(ctx, now.Add(-j.o.Retention))
+	n, err := j.Purge(ctx, now.Add(-j.o.Retention))
+	if err != nil {
+		return n, err
+	}
+	return n, j.dropOldCells(ctx, now)
 }
 
 // sureTime is the time by a trusted source, or else the floor below which it is not,
