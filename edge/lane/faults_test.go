@@ -418,3 +418,58 @@ func benchLane(b *testing.B) (*Lane, *presentation) {
 	p.temp = &t
 	return l, p
 }
+
+// What the passage or one of its watchers still sees while it is being stopped is
+// recorded: the ledger does not end before them.
+func TestWhatIsSeenAtTheEndIsRecorded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := &memory{cells: map[edge.Cell]edge.CellValue{}}
+		ctx, stop := context.WithCancel(t.Context())
+		deps := testDeps(t, j)
+		pa := NewPassage(PassageConfig{Name: "side", OpenFor: time.Second, HeldOpen: time.Second}, PassageDevices{}, NewFire(deps), deps)
+		done := make(chan struct{})
+		go func() { defer close(done); _ = pa.Run(ctx) }()
+		pa.post(func() {
+			stop()
+			time.Sleep(time.Second) // as long as a command to the barrier may take
+			pa.onTamper(device.Change{Active: true, Count: 1})
+		})
+		<-done
+		wantLine(t, j.lines(), "alert", "tamper")
+	})
+}
+
+// stuck is a journal of which no append returns until it is free.
+type stuck struct {
+	Journal
+	free chan struct{}
+}
+
+func (s *stuck) Append(context.Context, *edge.Entry, []edge.Expected) (uint64, error) {
+	<-s.free
+	return 0, nil
+}
+
+// A journal that is stuck at the end does not keep the barrier from being secured.
+func TestTheBarrierIsSecuredBeforeTheLedgerEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := &stuck{free: make(chan struct{})}
+		deps := testDeps(t, j)
+		b := &barrier{}
+		pa := NewPassage(PassageConfig{Name: "side", OpenFor: time.Second, HeldOpen: time.Second}, PassageDevices{Barrier: b}, NewFire(deps), deps)
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); _ = pa.Run(ctx) }()
+		pa.post(func() { pa.onExit(device.Change{Active: true, Count: 1}) })
+		synctest.Wait()
+		opened := len(b.log)
+		stop()
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if did := b.log[opened:]; !slices.Equal(did, []string{"secure"}) {
+			t.Errorf("at the end the barrier got %q", did)
+		}
+		close(j.free)
+		<-done
+	})
+}

@@ -117,10 +117,17 @@ func (p *Passage) Name() string { return p.cfg.Name }
 func (p *Passage) Run(ctx context.Context) error {
 	defer close(p.stopped)
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	p.ctx = ctx
-	var wg sync.WaitGroup
-	wg.Go(func() { p.ledger.run(ctx) })
+	// The ledger ends after all who add to it, so that what they see last is recorded
+	// too. Its entries have p.ctx: what fails then is not tried for ever.
+	writing, written := context.WithCancel(context.WithoutCancel(ctx))
+	var ledger, wg sync.WaitGroup
+	ledger.Go(func() { p.ledger.run(writing) })
+	defer func() {
+		cancel()
+		written()
+		ledger.Wait()
+	}()
 	for _, c := range []struct {
 		dev device.Contact
 		on  func(device.Change)
