@@ -27,6 +27,12 @@ type End struct {
 	Lost      uint64 // entries that the server never receipted and that are gone
 }
 
+// How patiently the WAL is emptied at the end while somebody reads.
+const (
+	endTries = 50
+	endPause = 100 * time.Millisecond
+)
+
 // Decommission destroys the content of every entry with the keys of its block, and
 // every counter, position and mark. The leaves stay with one entry that says so.
 // Entries that the server has not receipted are sealed to the community's key;
@@ -76,10 +82,19 @@ func (j *Journal) Decommission(ctx context.Context, e Ending) (End, error) {
 		return out, err
 	}
 	out.Destroyed -= min(out.Destroyed, out.Sealed)
-	if err := j.shrink(ctx); err != nil {
+	empty, err := j.shrink(ctx)
+	for try := 0; try < endTries && !empty && err == nil; try++ {
+		select {
+		case <-ctx.Done():
+			return out, ctx.Err()
+		case <-time.After(endPause):
+		}
+		empty, err = j.clean(ctx)
+	}
+	if err != nil {
 		return out, err
 	}
-	if j.stale.Load() {
+	if !empty {
 		return out, errors.New("what was destroyed is still in the WAL: somebody reads the journal; say it again")
 	}
 	return out, nil

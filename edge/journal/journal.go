@@ -125,7 +125,8 @@ type Journal struct {
 	recipient age.Recipient
 	technical map[edge.Kind]bool
 	lock      *os.File
-	stale     atomic.Bool // the WAL still holds what was destroyed
+	emptying  sync.Mutex
+	stale     atomic.Bool // the WAL still holds what was destroyed; cleared under emptying
 	spent     atomic.Bool // the reserve is open
 
 	commits atomic.Uint64
@@ -738,6 +739,7 @@ const (
 	backstop        = 40_000 // WAL pages after which a commit has to checkpoint itself
 	replayAtMost    = 2000   // entries that the table of cells may lack before a commit has to wait for them
 	sealAge         = 10 * time.Minute
+	cleanPatience   = 60 // attempts to empty the WAL, of which readers or the writer prevent some by chance
 )
 
 // settle does what keeps the hot path short: it stores the cells and the leaves that
@@ -799,7 +801,7 @@ func (j *Journal) Run(ctx context.Context) error {
 	defer check.Stop()
 	purge := time.NewTicker(time.Hour)
 	defer purge.Stop()
-	sealed := time.Now()
+	sealed, inTheWay := time.Now(), 0
 	if err := j.mark(); err != nil {
 		j.log.Info("what the medium takes cannot be measured", "err", err)
 	}
@@ -825,8 +827,14 @@ func (j *Journal) Run(ctx context.Context) error {
 			if err := j.takeErasures(ctx); err != nil && ctx.Err() == nil {
 				j.log.Error("cannot erase what was asked for", "err", err)
 			}
-			if err := j.clean(ctx); err != nil && ctx.Err() == nil {
+			done, err := j.clean(ctx)
+			if err != nil && ctx.Err() == nil {
 				j.log.Warn("cannot empty the WAL of destroyed entries yet", "err", err)
+			}
+			if inTheWay++; done {
+				inTheWay = 0
+			} else if err == nil && inTheWay%cleanPatience == 0 {
+				j.log.Warn("the WAL still holds destroyed entries, because somebody reads the journal")
 			}
 		case <-purge.C:
 			if _, err := j.Retain(ctx); err != nil && ctx.Err() == nil {

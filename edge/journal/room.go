@@ -12,23 +12,26 @@ import (
 	"gatehouse/edge"
 )
 
-// clean empties the WAL after something was destroyed: it still holds the pages as
-// they were.
-func (j *Journal) clean(ctx context.Context) error {
+// clean empties the WAL after something was destroyed, since it still holds the pages
+// as they were, and reports whether it did: false means that somebody reads or writes,
+// and that it is to be tried again.
+func (j *Journal) clean(ctx context.Context) (bool, error) {
+	j.emptying.Lock()
+	defer j.emptying.Unlock()
 	if !j.stale.Load() {
-		return nil
+		return true, nil
 	}
-	j.write.Lock()
-	defer j.write.Unlock()
+	return j.empty(ctx)
+}
+
+// empty empties the WAL, beside the lanes. The caller holds emptying.
+func (j *Journal) empty(ctx context.Context) (bool, error) {
+	j.stale.Store(false) // before: what is destroyed meanwhile says so again
 	ok, err := j.db.Truncate(ctx)
-	if err != nil {
-		return err
-	}
 	if !ok {
-		return errors.New("somebody is reading")
+		j.stale.Store(true)
 	}
-	j.stale.Store(false)
-	return nil
+	return ok, err
 }
 
 // reservePath is the file that holds room back.
@@ -100,7 +103,7 @@ func (j *Journal) Relieve(ctx context.Context) (freed bool, err error) {
 	if freed, err = j.relieve(ctx); err != nil {
 		return false, fmt.Errorf("cannot make room: %w", err)
 	}
-	if err := j.shrink(ctx); err != nil {
+	if _, err := j.shrink(ctx); err != nil {
 		return false, fmt.Errorf("cannot make room: %w", err)
 	}
 	if freed {
@@ -170,8 +173,18 @@ func (j *Journal) strip(ctx context.Context, l life) error {
 	})
 }
 
-// shrink gives free pages and the WAL back to the file system.
-func (j *Journal) shrink(ctx context.Context) error {
+// shrink gives free pages and the WAL back to the file system. It reports whether the
+// WAL is empty.
+func (j *Journal) shrink(ctx context.Context) (bool, error) {
+	if err := j.vacuum(ctx); err != nil {
+		return false, err
+	}
+	j.emptying.Lock()
+	defer j.emptying.Unlock()
+	return j.empty(ctx)
+}
+
+func (j *Journal) vacuum(ctx context.Context) error {
 	j.write.Lock()
 	defer j.write.Unlock()
 	rows, err := j.conn.QueryContext(ctx, "PRAGMA incremental_vacuum")
@@ -180,10 +193,5 @@ func (j *Journal) shrink(ctx context.Context) error {
 	}
 	for rows.Next() {
 	}
-	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
-		return err
-	}
-	ok, err := j.db.Truncate(ctx)
-	j.stale.Store(!ok || err != nil)
-	return err
+	return errors.Join(rows.Err(), rows.Close())
 }

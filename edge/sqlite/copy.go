@@ -62,6 +62,13 @@ func IsFull(err error) bool {
 	return errors.As(err, &e) && (e.Code()&0xff == full || e.Code() == shmSize)
 }
 
+// isBusy reports whether somebody else has a lock that a statement needs.
+func isBusy(err error) bool {
+	const busy = 5
+	var e *sqlite.Error
+	return errors.As(err, &e) && e.Code()&0xff == busy
+}
+
 // Check looks for damage, not longer than patience: nil means that none was found.
 // A large file is not read to its end.
 func Check(ctx context.Context, path string, patience time.Duration) error {

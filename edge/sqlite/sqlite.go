@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"modernc.org/sqlite" // the driver "sqlite" besides
@@ -34,13 +35,16 @@ type Options struct {
 	Migrations []string // step i brings the schema from version i to i+1
 }
 
+// patience is how long a statement waits for the lock of another process.
+const patience = 5 * time.Second
+
 // ErrNewer says that the file was written by a newer version of the program.
 var ErrNewer = errors.New("written by a newer version")
 
 // DB is one database: W for the one writer, R for reading.
 type DB struct {
 	W, R  *sql.DB
-	check *sql.DB // checkpoints, so that they never wait for W's connection
+	check *sql.DB // checkpoints: a connection that neither waits for W's nor for anybody's lock
 	path  string
 }
 
@@ -72,9 +76,9 @@ func Open(ctx context.Context, path string, o Options) (*DB, error) {
 	if o.Full {
 		sync = "FULL"
 	}
-	open := func(conns int, pragmas ...string) (*sql.DB, error) {
+	open := func(conns int, patience time.Duration, pragmas ...string) (*sql.DB, error) {
 		q := url.Values{}
-		for _, p := range append([]string{"busy_timeout(5000)", "synchronous(" + sync + ")", "foreign_keys(1)", "temp_store(2)",
+		for _, p := range append([]string{"busy_timeout(" + strconv.FormatInt(patience.Milliseconds(), 10) + ")", "synchronous(" + sync + ")", "foreign_keys(1)", "temp_store(2)",
 			"cache_size(-" + strconv.Itoa(o.CacheKiB) + ")", "wal_autocheckpoint(" + strconv.Itoa(max(0, o.Checkpoint)) + ")"}, pragmas...) {
 			q.Add("_pragma", p)
 		}
@@ -91,15 +95,16 @@ func Open(ctx context.Context, path string, o Options) (*DB, error) {
 	if o.Overwrite {
 		destroy = append(destroy, "secure_delete(1)")
 	}
-	w, err := open(1, destroy...)
+	w, err := open(1, patience, destroy...)
 	if err != nil {
 		return nil, fmt.Errorf("cannot open %s: %w", path, because(path, err))
 	}
-	r, err := open(o.Readers, "query_only(1)")
+	r, err := open(o.Readers, patience, "query_only(1)")
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot open %s: %w", path, because(path, err)), w.Close())
 	}
-	c, err := open(1)
+	// A checkpoint that waits for readers holds the writer's lock meanwhile.
+	c, err := open(1, 0)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot open %s: %w", path, because(path, err)), w.Close(), r.Close())
 	}
@@ -229,17 +234,31 @@ func (d *DB) Write(ctx context.Context, f func(*sql.Tx) error) error {
 // Checkpoint copies the WAL into the file without waiting for readers and
 // without truncating it: a WAL that stays grown costs no metadata writes.
 func (d *DB) Checkpoint(ctx context.Context) error {
-	var busy, log, done int
-	return d.check.QueryRowContext(ctx, "PRAGMA wal_checkpoint(PASSIVE)").Scan(&busy, &log, &done)
+	_, err := d.checkpoint(ctx, "PASSIVE")
+	return err
 }
 
 // Truncate checkpoints all of the WAL and empties it, because it still holds what
 // was destroyed in the file, or for its room on a full medium. false: a reader or
-// the writer was in the way.
+// the writer was in the way. It waits for neither: while it would wait for a reader,
+// nobody could write.
 func (d *DB) Truncate(ctx context.Context) (bool, error) {
+	// Without the writer's lock, so that little is left to copy with it. What a reader
+	// still needs cannot go at all.
+	if whole, err := d.checkpoint(ctx, "PASSIVE"); err != nil || !whole {
+		return false, err
+	}
+	return d.checkpoint(ctx, "TRUNCATE")
+}
+
+// checkpoint reports whether all of the WAL was copied, and nobody was in the way.
+func (d *DB) checkpoint(ctx context.Context, mode string) (bool, error) {
 	var busy, log, done int
-	err := d.check.QueryRowContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &log, &done)
-	return err == nil && busy == 0, err
+	err := d.check.QueryRowContext(ctx, "PRAGMA wal_checkpoint("+mode+")").Scan(&busy, &log, &done)
+	if isBusy(err) { // as when another process recovers the WAL
+		return false, nil
+	}
+	return err == nil && busy == 0 && log == done, err
 }
 
 // Path is the file's name.

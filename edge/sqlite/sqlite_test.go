@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -109,5 +110,71 @@ func TestRightsAreTold(t *testing.T) {
 		if err := <-said; !errors.Is(err, fs.ErrPermission) || IsDamage(err) {
 			t.Errorf("mode %o: %v", mode, err)
 		}
+	}
+}
+
+// Whoever empties the WAL waits neither for readers nor for the writer, and stops
+// nobody who writes.
+func TestTruncateWaitsForNobody(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	path := filepath.Join(t.TempDir(), "a.db")
+	db, err := Open(ctx, path, Options{Overwrite: true, Migrations: []string{"CREATE TABLE t(a INTEGER PRIMARY KEY, b TEXT)"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	var patience int
+	if err := db.check.QueryRow("PRAGMA busy_timeout").Scan(&patience); err != nil || patience != 0 {
+		t.Errorf("checkpoints wait %d ms, %v", patience, err)
+	}
+	insert := func() {
+		t.Helper()
+		if _, err := db.W.ExecContext(ctx, "INSERT INTO t(b) VALUES(hex(randomblob(100)))"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refused := func(what string, tries int) {
+		t.Helper()
+		for range tries {
+			if done, err := db.Truncate(ctx); done || err != nil {
+				t.Fatalf("%s: %t %v", what, done, err)
+			}
+			if err := db.Checkpoint(ctx); err != nil {
+				t.Fatalf("%s: %v", what, err)
+			}
+		}
+	}
+	insert()
+	tx, err := db.R.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var n int
+	if err := tx.QueryRow("SELECT count(*) FROM t").Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	refused("somebody reads all there is", 10)
+	for range 10 {
+		insert()
+		refused("somebody reads", 1)
+	}
+	if err := tx.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Write(ctx, func(tx *sql.Tx) error {
+		if _, err := tx.Exec("INSERT INTO t(b) VALUES('x')"); err != nil {
+			return err
+		}
+		refused("somebody writes", 10)
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if done, err := db.Truncate(ctx); !done || err != nil {
+		t.Errorf("nobody is there: %t %v", done, err)
+	}
+	if st, err := os.Stat(path + "-wal"); err != nil || st.Size() != 0 {
+		t.Errorf("the WAL is not empty: %v %v", st, err)
 	}
 }

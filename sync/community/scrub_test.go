@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -131,6 +132,64 @@ func testRemains(t *testing.T, where string, files func() []string) {
 		t.Fatal(err)
 	}
 	check("a new content key", map[string][]byte{"the old one": identity})
+}
+
+// The WAL is emptied beside somebody who writes all the time, and after somebody who
+// reads has gone.
+func TestScrubBesideOthers(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	s, err := openStore(ctx, filepath.Join(t.TempDir(), "c.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	write := func() {
+		if err := s.write(ctx, func(tx *sql.Tx) error {
+			_, err := tx.ExecContext(ctx, `INSERT INTO erasure (site, pass, at, by) VALUES ('estate', 1, 1, 'x') ON CONFLICT (site, pass) DO UPDATE SET at = at + 1`)
+			return err
+		}); err != nil {
+			t.Error(err)
+		}
+	}
+	write()
+	reader, err := s.r.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var n int
+	if err := reader.QueryRowContext(ctx, `SELECT COUNT(*) FROM erasure`).Scan(&n); err != nil || n != 1 {
+		t.Fatal(n, err)
+	}
+	scrubbed, stop := make(chan error, 1), make(chan struct{})
+	var writer sync.WaitGroup
+	writer.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				write()
+			}
+		}
+	})
+	defer writer.Wait()
+	defer close(stop)
+	go func() { scrubbed <- s.bulk.scrub(ctx, s.w) }()
+	for range 20 { // they go on while it tries
+		write()
+	}
+	select {
+	case err := <-scrubbed:
+		t.Fatalf("emptied under a reader: %v", err)
+	default:
+	}
+	if err := reader.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-scrubbed; err != nil {
+		t.Error(err)
+	}
 }
 
 // checkpoint brings to PostgreSQL's files what is in its memory.

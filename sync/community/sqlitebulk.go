@@ -142,18 +142,18 @@ func (sqliteBulk) holders(context.Context, *sql.Tx, int64, []uint64) ([]string, 
 	return nil, nil
 }
 
-// How patiently the WAL is emptied while others read or write; each attempt waits
-// for them a little by itself.
+// How patiently the WAL is emptied while others read or write; an attempt waits for
+// nobody.
 const (
-	scrubTries = 6
+	scrubTries = 300
 	scrubPause = 100 * time.Millisecond
 )
 
 // scrub empties the WAL: the file is overwritten where something was deleted, but
 // the WAL holds the pages as they were.
-func (b sqliteBulk) scrub(ctx context.Context, _ *sql.DB, _ ...string) error {
+func (b sqliteBulk) scrub(ctx context.Context, db *sql.DB, _ ...string) error {
 	for range scrubTries {
-		done, err := b.db.Truncate(ctx)
+		done, err := b.truncate(ctx, db)
 		if err != nil {
 			return fmt.Errorf("cannot empty the WAL: %w", err)
 		}
@@ -167,4 +167,15 @@ func (b sqliteBulk) scrub(ctx context.Context, _ *sql.DB, _ ...string) error {
 		}
 	}
 	return errors.New("the WAL still holds what was destroyed, because somebody reads; it is emptied with the next enforcement of retention")
+}
+
+// truncate takes the writer's turn, or one transaction after the other may be in the
+// way for long.
+func (b sqliteBulk) truncate(ctx context.Context, db *sql.DB) (_ bool, err error) {
+	turn, err := db.Conn(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, turn.Close()) }()
+	return b.db.Truncate(ctx)
 }
