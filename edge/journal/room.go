@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -184,14 +185,47 @@ func (j *Journal) shrink(ctx context.Context) (bool, error) {
 	return j.empty(ctx)
 }
 
+const (
+	vacuumAtOnce = 256 // free pages that go in a transaction: a lane waits for one of them at most
+	vacuumRest   = 8   // transactions between checkpoints, or a lane's commit has to
+)
+
+// vacuum gives free pages back, in steps beside the lanes.
 func (j *Journal) vacuum(ctx context.Context) error {
+	for step := 1; ; step++ {
+		began := time.Now()
+		more, err := j.vacuumSome(ctx)
+		if err != nil || !more {
+			return err
+		}
+		if step%vacuumRest == 0 {
+			if err := j.db.Checkpoint(ctx); err != nil {
+				return fmt.Errorf("cannot checkpoint: %w", err)
+			}
+		}
+		if j.waiting() { // the medium is theirs for as long again
+			select {
+			case <-time.After(time.Since(began)):
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	}
+}
+
+// vacuumSome gives some free pages back, and says whether there are more.
+func (j *Journal) vacuumSome(ctx context.Context) (more bool, err error) {
 	j.write.Lock()
 	defer j.write.Unlock()
-	rows, err := j.conn.QueryContext(ctx, "PRAGMA incremental_vacuum")
-	if err != nil {
-		return err
+	var before, after int
+	if err := j.conn.QueryRowContext(ctx, "PRAGMA freelist_count").Scan(&before); err != nil || before == 0 {
+		return false, err
 	}
-	for rows.Next() {
+	if _, err := j.conn.ExecContext(ctx, fmt.Sprintf("PRAGMA incremental_vacuum(%d)", vacuumAtOnce)); err != nil {
+		return false, err
 	}
-	return errors.Join(rows.Err(), rows.Close())
+	if err := j.conn.QueryRowContext(ctx, "PRAGMA freelist_count").Scan(&after); err != nil {
+		return false, err
+	}
+	return after > 0 && after < before, nil // a file without vacuuming keeps them
 }
