@@ -139,18 +139,17 @@ func escape(path string) string {
 }
 
 // makeFile sets the page size of a new file and turns on WAL, which the file
-// then remembers.
+// then remembers. A file without pages is new as well: power was cut before they
+// came, or they were rolled back.
 func makeFile(ctx context.Context, path string, pageSize int) error {
-	_, err := os.Stat(path)
-	fresh := errors.Is(err, fs.ErrNotExist)
-	if fresh {
-		f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-		if err != nil {
-			return err
-		}
-		if err := f.Close(); err != nil {
-			return err
-		}
+	// Not an existing one: closing it would take the locks of this process's other
+	// connections.
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	if err == nil {
+		err = f.Close()
+	}
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
 	}
 	db, err := sql.Open("sqlite", "file:"+escape(path)+"?_pragma=busy_timeout(5000)")
 	if err != nil {
@@ -158,7 +157,11 @@ func makeFile(ctx context.Context, path string, pageSize int) error {
 	}
 	defer db.Close()
 	db.SetMaxOpenConns(1)
-	if fresh {
+	var pages int
+	if err := db.QueryRowContext(ctx, "PRAGMA page_count").Scan(&pages); err != nil {
+		return err
+	}
+	if pages == 0 {
 		if _, err := db.ExecContext(ctx, "PRAGMA page_size="+strconv.Itoa(pageSize)); err != nil {
 			return err
 		}
@@ -172,6 +175,17 @@ func makeFile(ctx context.Context, path string, pageSize int) error {
 	}
 	if mode != "wal" {
 		return fmt.Errorf("journal mode is %s, want wal (is the file system without shared memory?)", mode)
+	}
+	if pages > 0 {
+		return nil
+	}
+	var size, vacuum int
+	if err := errors.Join(db.QueryRowContext(ctx, "PRAGMA page_size").Scan(&size), db.QueryRowContext(ctx, "PRAGMA auto_vacuum").Scan(&vacuum)); err != nil {
+		return err
+	}
+	const incremental = 2
+	if size != pageSize || vacuum != incremental {
+		return fmt.Errorf("a new file has pages of %d bytes and auto_vacuum %d, want %d and %d", size, vacuum, pageSize, incremental)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -176,5 +177,41 @@ func TestTruncateWaitsForNobody(t *testing.T) {
 	}
 	if st, err := os.Stat(path + "-wal"); err != nil || st.Size() != 0 {
 		t.Errorf("the WAL is not empty: %v %v", st, err)
+	}
+}
+
+// A power cut while the file was made leaves one without pages, or a page that its
+// journal takes back.
+func TestFileCutWhileItWasMade(t *testing.T) {
+	for name, make := range map[string]func(t *testing.T, path string){
+		"no file": func(*testing.T, string) {},
+		"empty": func(t *testing.T, path string) {
+			if err := os.WriteFile(path, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"hot journal": func(t *testing.T, path string) {
+			// The header as sqlite.org/fileformat2.html has it, section 3: no pages to
+			// restore, of a file that had none.
+			header := append([]byte{0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7}, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 2, 0)
+			header = append(header, bytes.Repeat([]byte{0}, 512-len(header))...)
+			if err := errors.Join(os.WriteFile(path, bytes.Repeat([]byte{0}, 512), 0o600), os.WriteFile(path+"-journal", header, 0o600)); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "a.db")
+			make(t, path)
+			db, err := Open(t.Context(), path, Options{PageSize: 512, Migrations: []string{"CREATE TABLE t(a)"}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer db.Close()
+			var size, vacuum int
+			if err := errors.Join(db.R.QueryRow("PRAGMA page_size").Scan(&size), db.R.QueryRow("PRAGMA auto_vacuum").Scan(&vacuum)); err != nil || size != 512 || vacuum != 2 {
+				t.Errorf("pages of %d bytes, auto_vacuum %d, %v", size, vacuum, err)
+			}
+		})
 	}
 }
