@@ -129,7 +129,7 @@ type Journal struct {
 	stale     atomic.Bool // the WAL still holds what was destroyed; cleared under emptying
 	spent     atomic.Bool // the reserve is open
 
-	commits atomic.Uint64
+	commits atomic.Uint64 // transactions that the appends took
 	settled atomic.Uint64 // size at the last checkpoint
 	wear    atomic.Pointer[wear]
 	busy    atomic.Int64 // since when an append waits for its commit, unix ns; 0 = none
@@ -308,10 +308,6 @@ func (j *Journal) Size() uint64 { return j.size.Load() }
 
 // Acked is how many of them the server has receipted.
 func (j *Journal) Acked() uint64 { return j.acked.Load() }
-
-// Commits is how many transactions the appends took: with several lanes at
-// once it is below the number of appends.
-func (j *Journal) Commits() uint64 { return j.commits.Load() }
 
 // Append makes an entry durable and returns its sequence. Its deltas change their
 // cells with it. Where an expected cell has changed since

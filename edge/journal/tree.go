@@ -316,19 +316,3 @@ func (j *Journal) Proof(ctx context.Context, seq, size uint64) (tlog.RecordProof
 	p, err := tlog.ProveRecord(int64(size), int64(seq), rd)
 	return p, blind, s.Line, err
 }
-
-// Rebuild derives every cell's local part from the entries, for comparison with
-// the cells and for a journal whose cells are lost.
-func (j *Journal) Rebuild(ctx context.Context) (map[edge.Cell]int64, error) {
-	cells := map[edge.Cell]int64{}
-	_, err := j.each(ctx, 0, func(_ edge.Stored, e *edge.Entry) {
-		for _, d := range e.Deltas {
-			if d.Op == edge.OpSet {
-				cells[d.Cell] = d.Value
-			} else {
-				cells[d.Cell] += d.Value
-			}
-		}
-	})
-	return cells, err
-}
