@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"maps"
 	"path/filepath"
@@ -220,6 +221,12 @@ func TestOlderJournal(t *testing.T) {
 	}
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
+	}
+	// Looking at it changes nothing under the older program.
+	for range 2 {
+		if _, err := Inspect(ctx, path); !errors.Is(err, sqlite.ErrOlder) {
+			t.Fatalf("an older journal was looked at: %v", err)
+		}
 	}
 	j = open(t, path, o)
 	if now, err := j.Head(ctx); err != nil || now.Root != head.Root || now.Size != head.Size {

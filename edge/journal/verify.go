@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 
 	"golang.org/x/mod/sumdb/tlog"
 
@@ -16,7 +15,8 @@ import (
 )
 
 // Reader looks at a journal without writing to it, beside the daemon or on a
-// card in another machine.
+// card in another machine. Keep and Erasure, which are for writing, do it beside the
+// daemon.
 type Reader struct {
 	db     *sqlite.DB
 	name   string
@@ -24,12 +24,10 @@ type Reader struct {
 	former *former // nil = the present epoch
 }
 
-// Inspect opens a journal for reading.
+// Inspect opens a journal for reading. One of another version of the program is
+// refused: the daemon that has it open perhaps could not go on with a newer schema.
 func Inspect(ctx context.Context, path string) (*Reader, error) {
-	if _, err := os.Stat(path); err != nil {
-		return nil, fmt.Errorf("cannot open the journal: %w", err)
-	}
-	db, err := sqlite.Open(ctx, path, sqlite.Options{Full: true, Migrations: schema})
+	db, err := sqlite.Look(ctx, path, sqlite.Options{Full: true, Migrations: schema})
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the journal: %w", err)
 	}

@@ -69,6 +69,14 @@ func isBusy(err error) bool {
 	return errors.As(err, &e) && e.Code()&0xff == busy
 }
 
+// isShut reports whether an error comes from a file that cannot be opened or made as
+// it has to be.
+func isShut(err error) bool {
+	const readOnly, cannotOpen = 8, 14
+	var e *sqlite.Error
+	return errors.As(err, &e) && (e.Code()&0xff == readOnly || e.Code()&0xff == cannotOpen)
+}
+
 // Check looks for damage, not longer than patience: nil means that none was found.
 // A large file is not read to its end.
 func Check(ctx context.Context, path string, patience time.Duration) error {

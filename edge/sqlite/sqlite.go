@@ -7,6 +7,7 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -41,6 +42,9 @@ const patience = 5 * time.Second
 // ErrNewer says that the file was written by a newer version of the program.
 var ErrNewer = errors.New("written by a newer version")
 
+// ErrOlder says that the file was written by an older version of the program.
+var ErrOlder = errors.New("written by an older version")
+
 // DB is one database: W for the one writer, R for reading.
 type DB struct {
 	W, R  *sql.DB
@@ -51,20 +55,9 @@ type DB struct {
 // Open opens or makes the file and brings its schema up to date. The errors
 // name the file.
 func Open(ctx context.Context, path string, o Options) (*DB, error) {
-	if o.PageSize == 0 {
-		o.PageSize = 4096
-	}
-	if o.CacheKiB == 0 {
-		o.CacheKiB = 2048
-	}
-	if o.Checkpoint == 0 {
-		o.Checkpoint = 1000
-	}
-	if o.Readers == 0 {
-		o.Readers = 4
-	}
-	if st, err := os.Stat(path); err == nil && st.Size() > 0 && st.Size() < 512 {
-		return nil, fmt.Errorf("cannot open %s: %w: %d bytes are none", path, ErrDamaged, st.Size())
+	o.fill()
+	if err := plausible(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("cannot open %s: %w", path, err)
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("cannot make the folder of %s: %w", path, err)
@@ -72,39 +65,20 @@ func Open(ctx context.Context, path string, o Options) (*DB, error) {
 	if err := makeFile(ctx, path, o.PageSize); err != nil {
 		return nil, fmt.Errorf("cannot open %s: %w", path, because(path, err))
 	}
-	sync := "NORMAL"
-	if o.Full {
-		sync = "FULL"
-	}
-	open := func(conns int, patience time.Duration, pragmas ...string) (*sql.DB, error) {
-		q := url.Values{}
-		for _, p := range append([]string{"busy_timeout(" + strconv.FormatInt(patience.Milliseconds(), 10) + ")", "synchronous(" + sync + ")", "foreign_keys(1)", "temp_store(2)",
-			"cache_size(-" + strconv.Itoa(o.CacheKiB) + ")", "wal_autocheckpoint(" + strconv.Itoa(max(0, o.Checkpoint)) + ")"}, pragmas...) {
-			q.Add("_pragma", p)
-		}
-		q.Set("_txlock", "immediate")
-		db, err := sql.Open("sqlite", "file:"+escape(path)+"?"+q.Encode())
-		if err != nil {
-			return nil, err
-		}
-		db.SetMaxOpenConns(conns)
-		db.SetMaxIdleConns(conns)
-		return db, nil
-	}
 	var destroy []string
 	if o.Overwrite {
 		destroy = append(destroy, "secure_delete(1)")
 	}
-	w, err := open(1, patience, destroy...)
+	w, err := o.connect(path, "rwc", 1, patience, destroy...)
 	if err != nil {
 		return nil, fmt.Errorf("cannot open %s: %w", path, because(path, err))
 	}
-	r, err := open(o.Readers, patience, "query_only(1)")
+	r, err := o.connect(path, "rwc", o.Readers, patience, "query_only(1)")
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot open %s: %w", path, because(path, err)), w.Close())
 	}
 	// A checkpoint that waits for readers holds the writer's lock meanwhile.
-	c, err := open(1, 0)
+	c, err := o.connect(path, "rwc", 1, 0)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot open %s: %w", path, because(path, err)), w.Close(), r.Close())
 	}
@@ -131,6 +105,99 @@ func because(path string, err error) error {
 		}
 	}
 	return err
+}
+
+// Look opens a file that another process may have open, without writing: neither is
+// its schema brought up to date, nor its WAL copied into it. R reads also what lies on
+// a medium that nobody can write to. W and what checkpoints connect when they are used.
+func Look(ctx context.Context, path string, o Options) (*DB, error) {
+	o.fill()
+	if err := plausible(path); err != nil {
+		return nil, fmt.Errorf("cannot open %s: %w", path, err)
+	}
+	db, err := look(ctx, path, "ro", o)
+	if isShut(err) && noWAL(path) {
+		// It was left whole, and what readers share cannot be made beside it.
+		db, err = look(ctx, path, "ro&immutable=1", o)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot open %s: %w", path, err)
+	}
+	return db, nil
+}
+
+func noWAL(path string) bool {
+	st, err := os.Stat(path + "-wal")
+	return errors.Is(err, fs.ErrNotExist) || err == nil && st.Size() == 0
+}
+
+func look(ctx context.Context, path, mode string, o Options) (*DB, error) {
+	db := &DB{path: path}
+	for _, c := range []struct {
+		to    **sql.DB
+		mode  string
+		conns int
+		wait  time.Duration
+	}{{&db.R, mode, o.Readers, patience}, {&db.W, "rw", 1, patience}, {&db.check, "rw", 1, 0}} {
+		var err error
+		if *c.to, err = o.connect(path, c.mode, c.conns, c.wait); err != nil {
+			return nil, errors.Join(err, db.Close())
+		}
+	}
+	var have int
+	err := db.R.QueryRowContext(ctx, "PRAGMA user_version").Scan(&have)
+	switch want := len(o.Migrations); {
+	case err != nil:
+	case have == 0:
+		err = fmt.Errorf("%w: there is nothing in it", ErrDamaged)
+	case have > want:
+		err = fmt.Errorf("%w: its schema is %d, this program knows %d; look at it with the program that wrote it", ErrNewer, have, want)
+	case have < want:
+		err = fmt.Errorf("%w: its schema is %d, this program's is %d; look at it with the program that wrote it, or let this one's daemon bring it up to date", ErrOlder, have, want)
+	}
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return db, nil
+}
+
+// fill puts the defaults where nothing is said.
+func (o *Options) fill() {
+	o.PageSize = cmp.Or(o.PageSize, 4096)
+	o.CacheKiB = cmp.Or(o.CacheKiB, 2048)
+	o.Checkpoint = cmp.Or(o.Checkpoint, 1000)
+	o.Readers = cmp.Or(o.Readers, 4)
+}
+
+// plausible refuses what SQLite would take for a new file.
+func plausible(path string) error {
+	st, err := os.Stat(path)
+	if err == nil && st.Size() > 0 && st.Size() < 512 {
+		err = fmt.Errorf("%w: %d bytes are none", ErrDamaged, st.Size())
+	}
+	return err
+}
+
+// connect makes connections that have the options' settings. They wait for locks that
+// long.
+func (o *Options) connect(path, mode string, conns int, wait time.Duration, pragmas ...string) (*sql.DB, error) {
+	sync := "NORMAL"
+	if o.Full {
+		sync = "FULL"
+	}
+	q := url.Values{}
+	for _, p := range append([]string{"busy_timeout(" + strconv.FormatInt(wait.Milliseconds(), 10) + ")", "synchronous(" + sync + ")", "foreign_keys(1)", "temp_store(2)",
+		"cache_size(-" + strconv.Itoa(o.CacheKiB) + ")", "wal_autocheckpoint(" + strconv.Itoa(max(0, o.Checkpoint)) + ")"}, pragmas...) {
+		q.Add("_pragma", p)
+	}
+	q.Set("_txlock", "immediate")
+	db, err := sql.Open("sqlite", "file:"+escape(path)+"?mode="+mode+"&"+q.Encode())
+	if err != nil {
+		return nil, err
+	}
+	db.SetMaxOpenConns(conns)
+	db.SetMaxIdleConns(conns)
+	return db, nil
 }
 
 // escape makes a path safe inside an SQLite URI.
@@ -279,4 +346,12 @@ func (d *DB) checkpoint(ctx context.Context, mode string) (bool, error) {
 func (d *DB) Path() string { return d.path }
 
 // Close closes all connections.
-func (d *DB) Close() error { return errors.Join(d.R.Close(), d.check.Close(), d.W.Close()) }
+func (d *DB) Close() error {
+	var errs []error
+	for _, c := range []*sql.DB{d.R, d.check, d.W} {
+		if c != nil {
+			errs = append(errs, c.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
