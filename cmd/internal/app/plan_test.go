@@ -2,6 +2,7 @@ package app
 
 import (
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"gatehouse/cmd/internal/config"
 	"gatehouse/edge"
 	"gatehouse/edge/policy"
 	"gatehouse/sync/downlink"
@@ -77,21 +79,51 @@ func TestPlanByCommand(t *testing.T) {
 	}
 }
 
-// The gate destroys what is past its retention when it is ordered to.
+// The gate destroys what is past its retention when it is ordered to, and no order
+// makes it believe a clock that nobody vouches for.
 func TestPurgeByCommand(t *testing.T) {
-	a, _ := gateIn(t, t.TempDir())
-	t.Cleanup(func() { _ = a.close() })
-	a.cfg.Journal.Retention = 10 * time.Millisecond
-	last := a.Clock.Now()
-	if _, err := a.Journal.Append(t.Context(), &edge.Entry{Kind: edge.KindDecision, Of: -1, Lane: "in", Outcome: edge.Admit, Stamp: last}, nil); err != nil {
+	dir := t.TempDir()
+	yaml := "community: c\nsite: s\ngate: g\nstate: state\npolicy: policy.yaml\nconsole: {listen: ''}\njournal: {retention: 24h}\n" +
+		"passages: [{name: main, barrier: none}]\nlanes: [{name: in, passage: main, direction: in, scanner: console, thermometer: none}]\n"
+	for name, text := range map[string]string{"policy.yaml": strings.Replace(curfew, "UNTRUSTED", "skip", 1), "gate.yaml": yaml} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cfg, err := config.Load(filepath.Join(dir, "gate.yaml"))
+	if err != nil {
 		t.Fatal(err)
 	}
-	until(t, "it is past its retention", func() bool { return a.Clock.Now().Time > last.Time+20 })
-	if err := a.Journal.Acknowledge(t.Context(), a.Journal.Epoch(), a.Journal.Size(), nil); err != nil {
+	b := &turnedClock{wall: time.Date(2026, 5, 14, 4, 0, 0, 0, time.UTC), mono: 3000, synced: true}
+	build := func() *App {
+		t.Helper()
+		a, err := Build(t.Context(), cfg, Options{Version: "test", Time: b, Log: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	a := build()
+	if _, err := a.Journal.Append(t.Context(), &edge.Entry{Kind: edge.KindDecision, Of: -1, Lane: "in", Outcome: edge.Admit, Stamp: a.Clock.Now()}, nil); err != nil {
 		t.Fatal(err)
 	}
-	text, err := commands{a}.Do(t.Context(), downlink.Command{Name: "purge"})
-	if err != nil || !strings.HasPrefix(text, "1 entries past their retention of 10ms") {
-		t.Errorf("%q %v", text, err)
+	if err := errors.Join(a.Journal.Acknowledge(t.Context(), a.Journal.Epoch(), a.Journal.Size(), nil), a.close()); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		by     time.Duration
+		synced bool
+		want   string
+	}{
+		{4 * 365 * 24 * time.Hour, false, "0 entries past their retention of 24h0m0s destroyed; nobody vouches for the gate's clock"},
+		{-(4*365 - 2) * 24 * time.Hour, true, "1 entries past their retention of 24h0m0s destroyed"},
+	} {
+		// A start, since a clock that has been right goes on by itself.
+		b.wall, b.mono, b.synced = b.wall.Add(c.by), 3000, c.synced
+		a := build()
+		text, err := commands{a}.Do(t.Context(), downlink.Command{Name: "purge"})
+		if err := errors.Join(err, a.close()); err != nil || !strings.HasPrefix(text, c.want) || c.synced && text != c.want {
+			t.Errorf("%q %v, want %q", text, err, c.want)
+		}
 	}
 }
