@@ -414,6 +414,9 @@ func (j *Journal) commit(ctx context.Context, batch []*request, meta map[string]
 	if j.closed {
 		return errors.New("the journal is closed")
 	}
+	// A commit that was cut short may have been made, and a rollback that is cut short
+	// leaves the transaction to the next one: once begun it is brought to its end.
+	ctx = context.WithoutCancel(ctx)
 	if _, err := j.stmts.begin.ExecContext(ctx); err != nil {
 		return fmt.Errorf("cannot write the journal: %w", err)
 	}

@@ -3,6 +3,7 @@ package journal
 import (
 	"context"
 	"crypto/ed25519"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -109,6 +110,42 @@ func TestAppendSurvivesReopening(t *testing.T) {
 		t.Errorf("another gate's journal was opened: %v", err)
 	}
 }
+
+// Whose caller has gone is committed, or fails, as a whole: the next one finds no
+// transaction under way and its sequence free.
+func TestCommitOutlivesItsCaller(t *testing.T) {
+	clk := clock.NewFake(epochStart, 480)
+	j := open(t, filepath.Join(t.TempDir(), "journal.db"), options(t, clk))
+	line, err := decision(clk, 1, edge.Deny).AppendJSON(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone, cancel := context.WithCancel(t.Context())
+	// The caller goes in the middle of its transaction, where an entry's block is begun.
+	j.o.Rand = readerFunc(func(b []byte) (int, error) {
+		cancel()
+		return rand.Read(b)
+	})
+	lines := make([][]byte, edge.BlockSize)
+	for i := range lines {
+		lines[i] = pack(line)
+	}
+	before := j.Size()
+	if err := j.append(gone, lines, map[string]any{"mark": 1}); err != nil {
+		t.Errorf("what was begun was not brought to its end: %v", err)
+	}
+	if gone.Err() == nil {
+		t.Fatal("the caller did not go")
+	}
+	seq, err := j.Append(t.Context(), decision(clk, 2, edge.Deny), nil)
+	if err != nil || seq != before+edge.BlockSize {
+		t.Errorf("the next entry has %d, %v", seq, err)
+	}
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(b []byte) (int, error) { return f(b) }
 
 func TestStaleWritesNothing(t *testing.T) {
 	ctx := context.Background()
