@@ -27,6 +27,8 @@ type Salvage struct {
 	Cells  int
 	Reason string
 	Begun  bool // the new journal is in use
+
+	recovered Recovered // by all that Recover did for it in this run
 }
 
 // SetAside moves a damaged journal away and opens a new one in its place. The caller
@@ -224,26 +226,28 @@ const farthest = 1 << 20
 
 // Recover carries what can be read of the damaged journal's unreceipted entries
 // into this one, verbatim, or sealed as they are, in small transactions beside the
-// gate's work. Each moves a mark, at which one that was interrupted begins again.
+// gate's work. Each moves a mark, at which one that was interrupted, or has failed,
+// begins again; what it returns is what all of them together have come to.
 func (j *Journal) Recover(ctx context.Context, s *Salvage) (Recovered, error) {
-	var r Recovered
+	r := &s.recovered
 	old, err := sqlite.ReadDamaged(s.Aside)
 	if err != nil {
-		return r, fmt.Errorf("cannot read the damaged journal: %w", err)
+		return *r, fmt.Errorf("cannot read the damaged journal: %w", err)
 	}
 	defer old.Close()
-	x := rescue{j: j, old: old, r: &r, name: "salvaged:" + filepath.Base(s.Aside)}
+	x := rescue{j: j, old: old, r: r, name: "salvaged:" + filepath.Base(s.Aside)}
 	// What was being carried into it from the epoch before.
 	var former string
 	var next uint64
 	if old.QueryRowContext(ctx, "SELECT epoch, next FROM former WHERE next IS NOT NULL ORDER BY n DESC LIMIT 1").Scan(&former, &next) == nil {
 		if e, err := edge.ParseEpoch(former); err == nil {
 			if err := x.entries(ctx, suffixOf(e), next); err != nil {
-				return r, err
+				return *r, err
 			}
 		}
 	}
-	return r, x.entries(ctx, "", s.Acked)
+	err = x.entries(ctx, "", s.Acked)
+	return *r, err
 }
 
 // rescue is one Recover under way.
@@ -253,6 +257,8 @@ type rescue struct {
 	r     *Recovered
 	name  string // of the marks
 	batch [][]byte
+	// Since the mark was moved: who begins there again meets them again.
+	lost, found uint64 // entries that cannot be read; those that were counted as such and are in sealed runs
 }
 
 // from is where an earlier run has come to.
@@ -270,7 +276,7 @@ func (x *rescue) add(ctx context.Context, data []byte, mark string, next uint64)
 	e := &edge.Entry{Kind: edge.KindCarried, Of: -1, Actor: "system", Stamp: x.j.o.Clock.Now(), Data: data}
 	text, err := e.AppendJSON(nil)
 	if err != nil {
-		x.r.Lost++
+		x.lost++
 		return nil
 	}
 	if x.batch = append(x.batch, pack(text)); len(x.batch) < carryAtOnce {
@@ -280,14 +286,16 @@ func (x *rescue) add(ctx context.Context, data []byte, mark string, next uint64)
 }
 
 func (x *rescue) flush(ctx context.Context, mark string, next uint64) error {
-	if len(x.batch) == 0 {
+	if len(x.batch) == 0 && x.lost == 0 {
 		return nil
 	}
 	if err := x.j.append(ctx, x.batch, map[string]any{mark: int64(next)}); err != nil {
 		return err
 	}
 	x.r.Carried += uint64(len(x.batch))
-	x.batch = nil
+	x.r.Lost += x.lost
+	x.r.Lost -= min(x.r.Lost, x.found)
+	x.batch, x.lost, x.found = nil, 0, 0
 	return nil
 }
 
@@ -321,7 +329,7 @@ func (x *rescue) entries(ctx context.Context, suffix string, first uint64) error
 			jump *= 2
 			continue
 		}
-		x.r.Lost += gap + at - seq
+		x.lost += gap + at - seq
 		seq, jump, gap = at+1, 1, 0
 		if err := x.add(ctx, data, mark, seq); err != nil {
 			return err
@@ -356,7 +364,7 @@ func (x *rescue) sealed(ctx context.Context, suffix string, first uint64) error 
 			return err
 		}
 		at = run + count
-		x.r.Lost -= min(x.r.Lost, count) // they were missed among the entries
+		x.found += count // they were missed among the entries
 		if err := x.add(ctx, text, mark, at); err != nil {
 			return err
 		}

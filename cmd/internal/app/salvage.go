@@ -220,20 +220,41 @@ func (a *App) tellDamage(ctx context.Context) error {
 	return nil
 }
 
+// salvageRetry is how long a damaged journal that cannot be carried over now, as on a
+// full medium, is let be.
+const salvageRetry = 30 * time.Second
+
 // recover carries over what can be read of damaged journals, beside the gate's work,
 // and tells how much that was. What an earlier run did not get done with is taken up
-// again.
+// again, and so is what fails.
 func (a *App) recover(ctx context.Context) {
-	left := slices.Clone(a.damage.salvages)
-	for _, s := range a.damage.salvages {
-		r, err := a.Journal.Recover(ctx, &s)
+	again := time.NewTimer(0)
+	defer again.Stop()
+	for left := slices.Clone(a.damage.salvages); len(left) > 0; again.Reset(salvageRetry) {
+		select {
+		case <-ctx.Done():
+			return
+		case <-again.C:
+		}
+		left = a.recoverThese(ctx, left)
+	}
+}
+
+// recoverThese tries each, and returns those that failed.
+func (a *App) recoverThese(ctx context.Context, all []journal.Salvage) []journal.Salvage {
+	left := slices.Clone(all)
+	for i := range all {
+		s := &all[i]
+		r, err := a.Journal.Recover(ctx, s)
+		at := slices.IndexFunc(left, func(x journal.Salvage) bool { return x.Aside == s.Aside })
 		if err != nil {
 			if ctx.Err() == nil {
-				a.log.Error("cannot carry over the damaged journal's entries", "err", err, "file", s.Aside)
+				a.log.Error("cannot carry over the damaged journal's entries; it is tried again", "err", err, "file", s.Aside)
 			}
+			left[at] = *s // with what it has come to
 			continue
 		}
-		left = slices.DeleteFunc(left, func(x journal.Salvage) bool { return x.Aside == s.Aside })
+		left = slices.Delete(left, at, at+1)
 		err = config.WriteKey(s.Aside+doneSuffix, nil)
 		if err == nil {
 			err = a.noteSalvages(left)
@@ -246,4 +267,5 @@ func (a *App) recover(ctx context.Context) {
 			a.log.Error("cannot record that they were", "err", err)
 		}
 	}
+	return left
 }
