@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 
 	"golang.org/x/mod/sumdb/tlog"
 
@@ -195,6 +197,11 @@ func (r *Reader) Verify(ctx context.Context, progress func(done, all uint64)) (*
 			return rep, err
 		}
 	}
+	// Likewise: no head is over more entries than there are.
+	heads, acked, err := r.heads(ctx)
+	if err != nil {
+		return rep, err
+	}
 	if rep.Size, err = r.Size(ctx); err != nil {
 		return rep, err
 	}
@@ -301,10 +308,62 @@ func (r *Reader) Verify(ctx context.Context, progress func(done, all uint64)) (*
 	if rep.Root, err = tlog.TreeHash(int64(rep.Size), rep.leaves); err != nil {
 		return rep, err
 	}
+	if acked > rep.Size {
+		bad(-1, "the server has receipted %d entries, and %d are here", acked, rep.Size)
+	}
+	for _, x := range heads {
+		h, err := headOf([]byte(x.text))
+		if err != nil {
+			bad(-1, "%s cannot be read: %v", x.what, err)
+			continue
+		}
+		if h.Origin != rep.Origin {
+			continue // of an epoch that has ended
+		}
+		if text, ok := rep.extends(h); !ok {
+			bad(-1, "%s disagrees: %s", x.what, text)
+		}
+	}
 	if rep.Purged+rep.Away == 0 && r.former == nil && (rep.first == nil || len(rep.first.Data) == 0 || !carries(rep.first)) {
 		table.check(bad)
 	}
 	return rep, nil
+}
+
+// keptHead is a head that others have signed, beside the log that it is of.
+type keptHead struct{ what, text string }
+
+// heads are what the server has receipted last and what witnesses have cosigned. They
+// speak of entries whose leaves no table holds yet, and nobody here can make them anew.
+func (r *Reader) heads(ctx context.Context) (out []keptHead, acked uint64, err error) {
+	if r.former != nil {
+		return nil, 0, nil
+	}
+	rows, err := r.db.R.QueryContext(ctx, "SELECT k, CAST(v AS TEXT) FROM meta WHERE k IN ('receipt', 'acked') OR k LIKE 'witness:%' ORDER BY k")
+	if err != nil {
+		return nil, 0, fmt.Errorf("cannot read the kept heads: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var k string
+		var v sql.NullString
+		if err := rows.Scan(&k, &v); err != nil {
+			return nil, 0, fmt.Errorf("cannot read the kept heads: %w", err)
+		}
+		witness, cosigned := strings.CutPrefix(k, "witness:")
+		switch {
+		case k == "acked":
+			if acked, err = strconv.ParseUint(v.String, 10, 63); err != nil {
+				return nil, 0, fmt.Errorf("damaged: the mark of the server's receipt: %w", err)
+			}
+		case v.String == "":
+		case cosigned:
+			out = append(out, keptHead{"the head that " + witness + " has cosigned", v.String})
+		default:
+			out = append(out, keptHead{"the head of the server's receipt", v.String})
+		}
+	}
+	return out, acked, rows.Err()
 }
 
 // absence is a run of entries whose content is not here, and why.
@@ -725,6 +784,10 @@ func (r *Reader) proveUnder(ctx context.Context, rep *Report, seq uint64, note [
 	path, err := tlog.ProveRecord(int64(h.Size), int64(seq), rep.leaves)
 	if err != nil {
 		return nil, fmt.Errorf("cannot prove entry %d: %w", seq, err)
+	}
+	leaf := edge.LeafData(blind, s.Line)
+	if err := tlog.CheckRecord(path, int64(h.Size), tlog.Hash(h.Root), int64(seq), tlog.RecordHash(leaf[:])); err != nil {
+		return nil, fmt.Errorf("entry %d is not the one that is under the head over %d entries, or the journal is damaged: journal verify says more: %w", seq, h.Size, err)
 	}
 	return &edge.Proof{Seq: seq, Blind: blind, Line: s.Line, Hashes: path, Head: note}, nil
 }
