@@ -140,8 +140,8 @@ func TestCarryIsCutAtEveryStep(t *testing.T) {
 		}
 		// Of 21..40 six are destroyed; those of 41..99 were sealed, and are carried so.
 		text, _, err := r.Since(ctx, rep, head)
-		if err != nil || text != fmt.Sprintf("epoch %s has ended: the head over 201 entries is extended by %d: nothing was changed or removed. "+
-			"Of the head's 201 entries 21 stand at the server, 174 were carried into the epoch that followed, 6 are lost", r.mustFormer(t), 702) {
+		if err != nil || text != fmt.Sprintf("epoch %s has ended: the head over 201 entries is extended by the log of %d: nothing was changed or removed. "+
+			"Of the head's 201 entries 21 stand at the server, 174 were carried into the epoch that followed, 6 are not here"+askServer, r.mustFormer(t), 702) {
 			t.Errorf("%s, %v", text, err)
 		}
 	}

@@ -563,14 +563,14 @@ func TestSinceAcrossEpochs(t *testing.T) {
 			t.Errorf("%v %v: %s; want %s", got, err, text, want)
 		}
 	}
-	check(early, true, "Of the head's 301 entries 301 stand at the server, 0 were carried into the epoch that followed, 0 are lost")
-	check(late, true, "Of the head's 601 entries 350 stand at the server, 251 were carried into the epoch that followed, 0 are lost")
+	check(early, true, "Of the head's 301 entries 301 stand at the server, 0 were carried into the epoch that followed, 0 are not here")
+	check(late, true, "Of the head's 601 entries 350 stand at the server, 251 were carried into the epoch that followed, 0 are not here")
 	forged := late
 	forged.Root[0] ^= 1
 	check(forged, false, "something was changed")
 	more := late
 	more.Size += 9 // the journal has grown by two deletion records
-	check(more, false, "7 are lost")
+	check(more, false, "7 are not here")
 	other := late
 	other.Origin = edge.Origin("c", "s", "g", 5)
 	check(other, false, "follows no epoch 0000000000000005")
@@ -587,7 +587,7 @@ func TestSinceAcrossEpochs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if text, ok, err := r.Since(ctx, rep, late); err != nil || ok || !strings.Contains(text, "1 are lost") {
+	if text, ok, err := r.Since(ctx, rep, late); err != nil || ok || !strings.Contains(text, "1 are not here") {
 		t.Errorf("%v %v %s", ok, err, text)
 	}
 	// The former epoch's content is still here, until its retention ends.

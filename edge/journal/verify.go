@@ -516,7 +516,7 @@ func (r *Reader) Since(ctx context.Context, rep *Report, h edge.Head) (string, b
 	}
 	f, err := r.Former(ctx, epoch)
 	if errors.Is(err, edge.ErrUnknown) || errors.Is(err, edge.ErrPurged) {
-		return fmt.Sprintf("%v; communityd verify has the rest", err), false, nil
+		return fmt.Sprintf("%v: what became of it says the server: communityd verify --since", err), false, nil
 	}
 	if err != nil {
 		return "", false, err
@@ -546,14 +546,20 @@ func (r *Reader) Since(ctx context.Context, rep *Report, h edge.Head) (string, b
 	if waiting > 0 {
 		text += fmt.Sprintf("%d are still to be carried, ", waiting)
 	}
-	text += fmt.Sprintf("%d are lost", lost)
+	text += fmt.Sprintf("%d are not here", lost)
+	if lost > 0 {
+		text += askServer
+	}
 	return text, ok && lost == 0, nil
 }
+
+// A journal that was set back cannot know what was sent before that.
+const askServer = "; whether the server has them says: communityd verify --since"
 
 // extends compares a head with the report's own tree.
 func (rep *Report) extends(h edge.Head) (string, bool) {
 	if h.Size > rep.Size {
-		return fmt.Sprintf("the journal has %d entries, the head had %d: %d are lost", rep.Size, h.Size, h.Size-rep.Size), false
+		return fmt.Sprintf("the journal has %d entries, the head had %d: %d are not here"+askServer, rep.Size, h.Size, h.Size-rep.Size), false
 	}
 	root, err := tlog.TreeHash(int64(h.Size), rep.leaves)
 	if err != nil {
@@ -562,7 +568,10 @@ func (rep *Report) extends(h edge.Head) (string, bool) {
 	if root != tlog.Hash(h.Root) {
 		return fmt.Sprintf("the first %d entries are not those of the head: something was changed", h.Size), false
 	}
-	return fmt.Sprintf("the head over %d entries is extended by %d: nothing was changed or removed", h.Size, rep.Size), true
+	if h.Size == rep.Size {
+		return fmt.Sprintf("the head over %d entries is that of the log as it is: nothing was changed or removed", h.Size), true
+	}
+	return fmt.Sprintf("the head over %d entries is extended by the log of %d: nothing was changed or removed", h.Size, rep.Size), true
 }
 
 // carriedFrom counts the entries of a former epoch, below end, that the epoch after

@@ -95,7 +95,7 @@ func TestVerifyClean(t *testing.T) {
 	}
 	longer := last
 	longer.Size += 5
-	if text, ok := since(longer); ok || !strings.Contains(text, "5 are lost") {
+	if text, ok := since(longer); ok || !strings.Contains(text, "5 are not here") {
 		t.Error(text)
 	}
 	p, err := r.Prove(context.Background(), rep, 123, "")
