@@ -104,6 +104,11 @@ func (j *Journal) erase(ctx context.Context, pass edge.PassID, by string, upto u
 		return out, err
 	}
 	cellsStored()
+	if j.o.Erased != nil {
+		if err := j.o.Erased(ctx); err != nil {
+			return out, fmt.Errorf("the entries are destroyed, but not in all copies: %w", err)
+		}
+	}
 	return out, nil
 }
 

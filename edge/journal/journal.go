@@ -39,6 +39,10 @@ type Options struct {
 	Rand                  io.Reader     // nil = crypto/rand
 	Log                   *slog.Logger
 
+	// Erased is called when the entries about somebody were destroyed: they are to go
+	// from copies as well. nil = there are none.
+	Erased func(context.Context) error
+
 	follows *lineage // of a file that was set aside
 }
 

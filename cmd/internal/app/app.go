@@ -89,7 +89,8 @@ type App struct {
 	folder   *os.File // its lock says that the state folder is this daemon's
 	closers  []device.Device
 	serves   []string
-	link     *link // to the community server; nil = the gate stands alone
+	erased   chan struct{} // somebody was: their copies are to go
+	link     *link         // to the community server; nil = the gate stands alone
 }
 
 // patience is how long a part may take to stop.
@@ -98,7 +99,7 @@ const patience = 10 * time.Second
 // Build opens the databases and makes every part. It starts nothing. A device
 // that is away is no error: its lane runs degraded until it appears.
 func Build(ctx context.Context, cfg *config.Gate, o Options) (_ *App, err error) {
-	a := &App{cfg: cfg, o: o, log: o.Log.With("site", cfg.Site, "gate", cfg.Gate)}
+	a := &App{cfg: cfg, o: o, log: o.Log.With("site", cfg.Site, "gate", cfg.Gate), erased: make(chan struct{}, 1)}
 	defer func() {
 		err = errors.Join(err, cfg.OwnState())
 		if err != nil {
@@ -407,6 +408,7 @@ func (a *App) Run(ctx context.Context) (err error) {
 			<-ctx.Done()
 			return nil
 		}, nil},
+		{"old copies", a.copies, nil},
 		{"board watch", a.board.Run, nil},
 		{"inspection of the databases", a.inspect, nil},
 		{"registry", func(ctx context.Context) error {

@@ -47,6 +47,13 @@ func (a *App) openJournal(ctx context.Context) error {
 	if e := a.cfg.Enrolled; e != nil {
 		o.Recipient = e.Recipient
 	}
+	o.Erased = func(context.Context) error {
+		select {
+		case a.erased <- struct{}{}:
+		default: // it will look anyway
+		}
+		return nil
+	}
 	if r, err := roomOf(a.cfg.State); err == nil {
 		o.Reserve = r.spare()
 	}

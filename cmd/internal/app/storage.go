@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -154,16 +153,9 @@ func (w *roomWatch) makeRoom(ctx context.Context) (level string, err error) {
 	return levelLow, errors.Join(append(errs, err)...)
 }
 
-// rubbish is what goes first. A damaged journal of which nobody has said that it was
-// carried over does not: it may be all that there is of its entries.
+// rubbish is what goes first.
 func (a *App) rubbish() []string {
-	var out []string
-	aside, _ := filepath.Glob(filepath.Join(a.cfg.State, "*"+asideSuffix+"*"))
-	for _, f := range aside { // in order: the mark that it is done after the file itself
-		if of := asideOf(f); isDone(of) || !strings.HasPrefix(filepath.Base(of), "journal.db") {
-			out = append(out, f)
-		}
-	}
+	out := setAside(a.cfg.State)
 	copies, _ := filepath.Glob(filepath.Join(a.cfg.State, "backup-*.tmp"))
 	for _, f := range copies {
 		// Not one that is being made now.

@@ -71,6 +71,10 @@ func decommission(ctx context.Context, cfg *config.Gate, e journal.Ending) ([]by
 	if signer == nil {
 		return nil, errors.New("the device's key cannot be read: run this as root on the gate itself")
 	}
+	// Before anything is destroyed: what cannot be listed could not be destroyed.
+	if _, err := doomedFiles(cfg); err != nil {
+		return nil, err
+	}
 	j, err := alone(ctx, cfg)
 	if err != nil {
 		return nil, err
@@ -116,22 +120,25 @@ func certificate(s edge.Signer, end journal.End, e journal.Ending, state string,
 	for _, p := range doomed {
 		name, err := filepath.Rel(state, p)
 		if err != nil {
-			return nil, err
+			name = p
 		}
 		fmt.Fprintf(&b, "file %s\n", name)
 	}
 	return note.Sign(&note.Note{Text: b.String()}, edge.NoteSigner(s))
 }
 
-// doomedFiles are all in the state folder but the journal and the certificate, and
-// the site's key wherever it is.
+// spared are the files in the state folder that stay: the journal, of which the leaves
+// are left, and the certificate. A journal that was set aside is not among them.
+var spared = []string{"journal.db", "journal.db-wal", "journal.db-shm", "journal.db.lock", "journal.db.reserve", certificateName}
+
+// doomedFiles are all in the state folder but those, and the site's key wherever it is.
 func doomedFiles(cfg *config.Gate) ([]string, error) {
 	var out []string
 	err := filepath.WalkDir(cfg.State, func(p string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
 			return err
 		}
-		if name := filepath.Base(p); filepath.Dir(p) == filepath.Clean(cfg.State) && (strings.HasPrefix(name, "journal.db") || name == certificateName) {
+		if name := filepath.Base(p); filepath.Dir(p) == filepath.Clean(cfg.State) && slices.Contains(spared, name) {
 			return nil
 		}
 		out = append(out, p)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"gatehouse/cmd/internal/app"
 	"gatehouse/cmd/internal/config"
 	"gatehouse/cmd/internal/journalcmd"
 	"gatehouse/edge"
@@ -85,7 +86,11 @@ func alone(ctx context.Context, cfg *config.Gate) (*journal.Journal, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := journal.Options{Community: cfg.Community, Site: cfg.Site, Gate: cfg.Gate, Clock: clk, Signer: s, Alone: true}
+	o := journal.Options{Community: cfg.Community, Site: cfg.Site, Gate: cfg.Gate, Clock: clk, Signer: s, Alone: true,
+		Erased: func(context.Context) error {
+			_, err := app.RemoveCopies(cfg.State, app.AllCopies())
+			return err
+		}}
 	if cfg.Enrolled != nil {
 		o.Recipient = cfg.Enrolled.Recipient
 	}

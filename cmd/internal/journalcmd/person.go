@@ -27,8 +27,9 @@ func eraseCmd(g Gate) *cobra.Command {
 		Long: `erase destroys the content of every entry about a pass, and its counters,
 positions and marks; the leaves stay, so that the log can still be verified. What the
 community server has not receipted is sealed to its key first, and erased there by
-"communityd purge --pass". A running daemon does it; a stopped gate is opened for it.
-A deletion record in the journal says what went, when, and who asked.`,
+"communityd erase --site SITE --pass ID". Copies that lie beside the journal, of damaged
+files and of an update, go as well. A running daemon does it; a stopped gate is opened
+for it. A deletion record in the journal says what went, when, and who asked.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if pass <= 0 {
 				return errors.New("which pass? --pass ID")

@@ -611,6 +611,9 @@ const (
 	asideName = "of-" // and the version
 )
 
+// AsidePattern is for the databases in a state folder that an update has replaced.
+const AsidePattern = asideName + "*"
+
 // kept are entries of the state folder that are of no version's making.
 func kept(name string) bool {
 	return name == Restoring || name == freshName || name == freshName+".part" || strings.HasPrefix(name, asideName)
