@@ -67,7 +67,9 @@ func verifyCmd(with opener) *cobra.Command {
 	var since string
 	cmd := &cobra.Command{
 		Use: "verify", Short: "Read everything again and say what is wrong and where", Args: cobra.NoArgs,
-		Long: `verify reads every entry, its leaf, every node of the tree and the counters again.
+		Long: `verify reads every entry, its leaf and every node of the tree again, holds them
+against the heads that the server has receipted and witnesses have cosigned, and
+compares the counters with what the entries imply, as long as all of these are here.
 With --since FILE it also proves that a head that was kept or photographed
 earlier is extended by today's: FILE holds a checkpoint (origin, size and root on
 a line each), signed or not. Status 1 when anything is wrong.`,
@@ -89,6 +91,9 @@ a line each), signed or not. Status 1 when anything is wrong.`,
 			}
 			if rep.Away > 0 {
 				fmt.Fprintf(out, "%d more are sealed to the community, which has not receipted them yet\n", rep.Away)
+			}
+			if rep.Unchecked != "" {
+				fmt.Fprintf(out, "the counters were not compared with the entries: %s\n", rep.Unchecked)
 			}
 			bad := len(rep.Findings) > 0
 			if since != "" {
@@ -287,13 +292,25 @@ func tailCmd(with opener) *cobra.Command {
 	var follow bool
 	cmd := &cobra.Command{
 		Use: "tail", Short: "Print the last entries in a line each", Args: cobra.NoArgs,
-		RunE: with(func(ctx context.Context, r *journal.Reader, out io.Writer, _ []string) error {
+		RunE: with(func(ctx context.Context, r *journal.Reader, out io.Writer, _ []string) (err error) {
+			defer func() {
+				if follow && ctx.Err() != nil {
+					err = nil // that is how one stops following
+				}
+			}()
 			size, err := r.Size(ctx)
 			if err != nil {
 				return err
 			}
 			from := size - min(size, last)
-			for {
+			for epoch := r.Epoch(); ; {
+				if err := r.Refresh(ctx); err != nil {
+					return err
+				}
+				if r.Epoch() != epoch {
+					epoch, from = r.Epoch(), 0
+					fmt.Fprintf(out, "epoch %s begins\n", epoch)
+				}
 				if err := each(ctx, r, from, func(s edge.Stored) (bool, error) {
 					from = s.Seq + 1
 					e, err := edge.DecodeEntry(s.Line)
