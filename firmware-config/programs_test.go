@@ -58,6 +58,10 @@ func TestChronyReadsItsSample(t *testing.T) {
 	if out, err := run(t, "", "chronyd", "-p", "-f", file(t, text)); err != nil || !strings.Contains(out, "makestep 1.0 3") {
 		t.Errorf("%v\n%s", err, out)
 	}
+	// An estate's own server may be the only one there is (chrony.conf(5), minsources).
+	if strings.Contains(text, "\nminsources") && !strings.Contains(text, "\nminsources 1\n") {
+		t.Error("a gate with one server would never set its clock")
+	}
 	if out, err := run(t, "", "chronyd", "-p", "-f", file(t, text+"makestop 1\n")); err == nil {
 		t.Errorf("a wrong word is not noticed:\n%s", out)
 	}
@@ -65,7 +69,7 @@ func TestChronyReadsItsSample(t *testing.T) {
 
 func TestNetworkManagerReadsItsSamples(t *testing.T) {
 	names, err := fs.Glob(Samples, "network/*.nmconnection")
-	if err != nil || len(names) < 3 {
+	if err != nil || len(names) < 2 {
 		t.Fatalf("%q %v", names, err)
 	}
 	for _, name := range names {
@@ -84,6 +88,11 @@ func TestNetworkManagerReadsItsSamples(t *testing.T) {
 			if !strings.Contains(out, key+"="+value+"\n") {
 				t.Errorf("%s: %q is not understood:\n%s", name, strings.TrimSpace(l), out)
 			}
+		}
+		// 2147483647 is "for ever" (nm-settings-nmcli(5), ipv4.dhcp-timeout): who gives up
+		// has no way out of the estate until somebody pulls the cable.
+		if strings.Contains(name, "ethernet") && (!strings.Contains(out, "dhcp-timeout=2147483647\n") || !strings.Contains(out, "method=auto\n") || !strings.Contains(out, "address1=192.168.254.1/24\n") || !strings.Contains(out, "autoconnect-retries=0\n")) {
+			t.Errorf("%s: not both a fixed address and DHCP without an end:\n%s", name, out)
 		}
 	}
 }

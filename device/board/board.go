@@ -43,6 +43,7 @@ type Reading struct {
 	HasTemp     bool
 	Throttling  Throttling
 	HasThrottle bool
+	OnlyVoltage bool // of Throttling only UnderVoltage is known
 
 	// The medium that holds the gate's state.
 	Device     string // mmcblk0, sda; empty when it is not a disk's partition
@@ -71,12 +72,12 @@ func Read(root fs.FS, state string) (Reading, error) {
 	if milli, err := strconv.ParseInt(text(root, sysThermal+"/temp"), 10, 64); err == nil {
 		r.Temperature, r.HasTemp = float64(milli)/1000, true
 	}
-	if v, err := strconv.ParseUint(text(root, "sys/devices/platform/soc/soc:firmware/get_throttled"), 16, 32); err == nil {
+	if v, err := strconv.ParseUint(throttled(root), 16, 32); err == nil {
 		r.Throttling, r.HasThrottle = Throttling(v), true
 	} else if names, err := fs.Glob(root, "sys/class/hwmon/hwmon*/in0_lcrit_alarm"); err == nil {
 		for _, name := range names {
 			if text(root, path.Join(path.Dir(name), "name")) == "rpi_volt" {
-				r.HasThrottle = true
+				r.HasThrottle, r.OnlyVoltage = true, true
 				if text(root, name) == "1" {
 					r.Throttling |= UnderVoltage
 				}
@@ -94,6 +95,19 @@ func Read(root fs.FS, state string) (Reading, error) {
 		return r, fmt.Errorf("cannot look at %s: %w", state, err)
 	}
 	return r, r.medium(root, unix.Major(dev.Dev), unix.Minor(dev.Dev))
+}
+
+// throttled is the word of the firmware's driver (drivers/firmware/raspberrypi.c), whose
+// device is named after its node in the device tree: soc:firmware, on a Raspberry Pi 5
+// soc@107c000000:firmware.
+func throttled(root fs.FS) string {
+	for _, at := range []string{"soc*/soc*:firmware", "soc*:firmware"} {
+		names, _ := fs.Glob(root, "sys/devices/platform/"+at+"/get_throttled")
+		if len(names) > 0 {
+			return text(root, names[0])
+		}
+	}
+	return ""
 }
 
 // medium finds the disk of a block device number and what it says of itself.

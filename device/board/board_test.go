@@ -56,8 +56,10 @@ func TestRead(t *testing.T) {
 			return r.Model == "Raspberry Pi 4 Model B Rev 1.4" && r.HasTemp && r.Temperature == 48.199 && r.HasThrottle && r.Device == "mmcblk0" && r.Size > 0 && r.Free <= r.Size
 		}},
 		{"under-voltage now", map[string]string{throttled: "50005"}, []string{"under_voltage", "throttled"}, nil},
+		{"a Raspberry Pi 5", map[string]string{throttled: "-", "sys/devices/platform/soc@107c000000/soc@107c000000:firmware/get_throttled": "50005"}, []string{"under_voltage", "throttled"}, func(r Reading) bool { return !r.OnlyVoltage }},
+		{"its node beside the bus", map[string]string{throttled: "-", "sys/devices/platform/soc@107c000000:firmware/get_throttled": "4"}, []string{"throttled"}, nil},
 		{"under-voltage once", map[string]string{throttled: "50000"}, nil, func(r Reading) bool { return r.Throttling == WasUnderVoltage|WasThrottled }},
-		{"a kernel with hwmon only", map[string]string{throttled: "-", "sys/class/hwmon/hwmon1/name": "rpi_volt\n", "sys/class/hwmon/hwmon1/in0_lcrit_alarm": "1\n"}, []string{"under_voltage"}, nil},
+		{"a kernel with hwmon only", map[string]string{throttled: "-", "sys/class/hwmon/hwmon1/name": "rpi_volt\n", "sys/class/hwmon/hwmon1/in0_lcrit_alarm": "1\n"}, []string{"under_voltage"}, func(r Reading) bool { return r.OnlyVoltage }},
 		{"another sensor's alarm", map[string]string{throttled: "-", "sys/class/hwmon/hwmon1/name": "other\n", "sys/class/hwmon/hwmon1/in0_lcrit_alarm": "1\n"}, nil, func(r Reading) bool { return !r.HasThrottle }},
 		{"hot", map[string]string{"sys/class/thermal/thermal_zone0/temp": "80000"}, []string{"hot"}, nil},
 		{"frost", map[string]string{"sys/class/thermal/thermal_zone0/temp": "-12000"}, nil, func(r Reading) bool { return r.HasTemp && r.Temperature == -12 }},

@@ -107,7 +107,7 @@ var (
 	descParked     = desc("lane_parked", "Persons who stepped aside.", "lane")
 	descFire       = desc("lane_fire", "1 while the fire panel holds the lane's passage open.", "lane")
 	descTemp       = desc("board_temperature_celsius", "Temperature of the processor.")
-	descThrottled  = desc("board_throttled", "1 for each reason why the board is throttled now.", "reason")
+	descThrottled  = desc("board_throttled", "1 for each reason why the board is throttled now; only those that the board tells.", "reason")
 	descDiskFree   = desc("disk_free_bytes", "Free for the gate on the medium of its state.")
 	descDiskSize   = desc("disk_size_bytes", "Size of that medium's file system.")
 	descDiskErrors = desc("disk_errors_total", "Errors that the file system has counted.")
@@ -175,7 +175,9 @@ func (s *state) Collect(c chan<- prometheus.Metric) {
 			bit  board.Throttling
 			name string
 		}{{board.UnderVoltage, "under_voltage"}, {board.FrequencyCapped, "frequency_capped"}, {board.Throttled, "throttled"}, {board.SoftLimit, "soft_temperature_limit"}} {
-			gauge(descThrottled, one(l.Throttling&r.bit != 0), r.name)
+			if r.bit == board.UnderVoltage || !l.OnlyVoltage {
+				gauge(descThrottled, one(l.Throttling&r.bit != 0), r.name)
+			}
 		}
 	}
 	gauge(descDiskFree, float64(l.Free))

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -344,8 +345,13 @@ func (a *Access) add(what, root string) {
 		give("dialout", what+" rw")
 	case strings.HasPrefix(node, "pts/"):
 		give("dialout", "char-pts rw")
-	default:
-		// A name of udev's, and what it points to is not plugged in.
+	default: // a name of udev's
+		to, _ := os.Readlink(filepath.Join(root, what))
+		if to = path.Base(to); strings.HasPrefix(to, "tty") && !strings.HasPrefix(to, "ttyUSB") && !strings.HasPrefix(to, "ttyACM") {
+			give("dialout", "/dev/"+to+" rw") // a UART of the board's: it stays where it is
+			return
+		}
+		// An adapter's successor may be of the other class.
 		usb("ttyUSB", "usbserial")
 		usb("ttyACM", "cdc_acm")
 		if _, err := os.Lstat(filepath.Join(root, what)); err != nil {

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -323,5 +324,38 @@ func TestUnitsVerify(t *testing.T) {
 	}
 	if out := verify(); !strings.Contains(out, "DevicesAllow") {
 		t.Errorf("a wrong key is not noticed: %q", out)
+	}
+}
+
+// A name of udev's gives what it points to; a USB adapter's gives both classes, since
+// its successor may be of the other one.
+func TestNameOfUdev(t *testing.T) {
+	const name = "/dev/gatehouse/reader-in"
+	usb := []string{"char-ttyUSB rw", "char-ttyACM rw"}
+	for to, c := range map[string]struct {
+		allow []string
+		notes int
+	}{
+		"../ttyAMA0":  {[]string{"/dev/ttyAMA0 rw"}, 0},
+		"/dev/ttyS0":  {[]string{"/dev/ttyS0 rw"}, 0},
+		"../ttyUSB3":  {usb, 0},
+		"../ttyACM0":  {usb, 0},
+		"":            {usb, 1}, // it is not plugged in
+		"../bus/x/01": {usb, 0},
+	} {
+		root := t.TempDir()
+		if err := os.MkdirAll(filepath.Join(root, filepath.Dir(name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if to != "" {
+			if err := os.Symlink(to, filepath.Join(root, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var a Access
+		a.add(name, root)
+		if !slices.Equal(a.Allow, c.allow) || len(a.Notes) != c.notes {
+			t.Errorf("%q: %q, notes %q", to, a.Allow, a.Notes)
+		}
 	}
 }
