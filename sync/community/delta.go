@@ -88,7 +88,7 @@ func (d *differ) page(now []sum, texts [][]byte, last bool) error {
 
 // finish notes what is published now, and keeps what changed since the version
 // before, where that is little.
-func (d *differ) finish(id *age.X25519Identity, version int64) error {
+func (d *differ) finish(id *age.X25519Identity, was, version int64) error {
 	for _, s := range d.sums {
 		if _, err := d.tx.ExecContext(d.ctx, `INSERT INTO registry_sum (site, pass, sum) VALUES ($1, $2, $3) ON CONFLICT (site, pass) DO UPDATE SET sum = excluded.sum`, d.site, s.pass, s.sum[:]); err != nil {
 			return err
@@ -98,7 +98,7 @@ func (d *differ) finish(id *age.X25519Identity, version int64) error {
 	if d.count > deltaRows || !d.known {
 		return nil
 	}
-	head, err := wire.Encode(wire.DeltaHead{V: wire.Version, From: version - 1, To: version, Gone: d.gone})
+	head, err := wire.Encode(wire.DeltaHead{V: wire.Version, From: was, To: version, Gone: d.gone})
 	if err != nil {
 		return err
 	}
@@ -113,10 +113,11 @@ func (d *differ) finish(id *age.X25519Identity, version int64) error {
 	if len(data) > wire.MaxChunk {
 		return nil
 	}
-	if _, err := d.tx.ExecContext(d.ctx, `INSERT INTO registry_delta (site, from_version, to_version, hash, data) VALUES ($1, $2, $3, $4, $5)`, d.site, version-1, version, wire.HashOf(data), data); err != nil {
+	if _, err := d.tx.ExecContext(d.ctx, `INSERT INTO registry_delta (site, from_version, to_version, hash, data) VALUES ($1, $2, $3, $4, $5)`, d.site, was, version, wire.HashOf(data), data); err != nil {
 		return err
 	}
-	_, err = d.tx.ExecContext(d.ctx, `DELETE FROM registry_delta WHERE site = $1 AND to_version <= $2`, d.site, version-deltasMax)
+	_, err = d.tx.ExecContext(d.ctx, `DELETE FROM registry_delta WHERE site = $1 AND to_version <
+		(SELECT MIN(to_version) FROM (SELECT to_version FROM registry_delta WHERE site = $1 ORDER BY to_version DESC LIMIT $2) AS newest)`, d.site, deltasMax)
 	return err
 }
 

@@ -244,27 +244,26 @@ func testDuringImport(t *testing.T, where string) {
 		site       string
 		first      bool // nothing was published before
 		do         func(site string) error
-		version    int64
 		rows, lost int
 	}{
-		{site: "republished", do: func(site string) error { return a.recut(ctx, site, false) }, version: 3, rows: n, lost: n},
-		{site: "rotated", do: func(site string) error { return a.rotate(ctx, site) }, version: 3, rows: n, lost: n},
-		{site: "revoked", do: func(site string) error { return a.RevokeGate(ctx, site, "east", d.key.Public(), "test") }, version: 3, rows: n, lost: n},
+		{site: "republished", do: func(site string) error { return a.recut(ctx, site, false) }, rows: n, lost: n},
+		{site: "rotated", do: func(site string) error { return a.rotate(ctx, site) }, rows: n, lost: n},
+		{site: "revoked", do: func(site string) error { return a.RevokeGate(ctx, site, "east", d.key.Public(), "test") }, rows: n, lost: n},
 		{site: "imported", do: func(site string) error {
 			_, err := a.ImportRoster(ctx, site, roster(n, 5), ImportOptions{})
 			return err
-		}, version: 3, rows: n, lost: 1},
+		}, rows: n, lost: 1},
 		{site: "imported-first", first: true, do: func(site string) error {
 			ch, err := a.ImportRoster(ctx, site, roster(n, 5), ImportOptions{})
 			if ch.New != 0 || ch.Changed != n-1 {
 				t.Errorf("the second import changes %+v", ch)
 			}
 			return err
-		}, version: 2, rows: n, lost: 1},
+		}, rows: n, lost: 1},
 		{site: "erased-first", first: true, do: func(site string) error {
 			_, err := a.ErasePerson(ctx, site, 7*5, "test")
 			return err
-		}, version: 2, rows: n - 1, lost: n - 1},
+		}, rows: n - 1, lost: n - 1},
 	} {
 		t.Run(c.site, func(t *testing.T) {
 			if !c.first {
@@ -285,8 +284,10 @@ func testDuringImport(t *testing.T, where string) {
 				}
 			}
 			imported, done := make(chan error, 1), make(chan error, 1)
+			var ch Changes
 			go func() {
-				_, err := b.ImportRoster(ctx, c.site, slow, ImportOptions{})
+				var err error
+				ch, err = b.ImportRoster(ctx, c.site, slow, ImportOptions{})
 				imported <- err
 			}()
 			<-amid
@@ -299,8 +300,8 @@ func testDuringImport(t *testing.T, where string) {
 			if err := <-done; err != nil {
 				t.Errorf("what came meanwhile: %v", err)
 			}
-			if version, rows, lost := issued(t, a, c.site); version != c.version || rows != c.rows || lost != c.lost {
-				t.Errorf("version %d with %d rows, %d lost; want version %d with %d, %d lost", version, rows, lost, c.version, c.rows, c.lost)
+			if version, rows, lost := issued(t, a, c.site); version <= ch.Version || rows != c.rows || lost != c.lost {
+				t.Errorf("version %d with %d rows, %d lost; want one after %d with %d, %d lost", version, rows, lost, ch.Version, c.rows, c.lost)
 			}
 		})
 	}

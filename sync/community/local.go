@@ -210,9 +210,10 @@ func recutIn(ctx context.Context, tx *sql.Tx, site string, newKey bool) error {
 			}
 		}
 	}
-	if err := cutChunks(ctx, tx, site, identity, version+1); err != nil {
+	next := nextVersion(version)
+	if err := cutChunks(ctx, tx, site, identity, version, next); err != nil {
 		return err
 	}
-	_, err = tx.ExecContext(ctx, `UPDATE registry SET version = $1, identity = $2, rows = (SELECT COUNT(*) FROM roster WHERE site = $3) WHERE site = $3`, version+1, identity, site)
+	_, err = tx.ExecContext(ctx, `UPDATE registry SET version = $1, identity = $2, rows = (SELECT COUNT(*) FROM roster WHERE site = $3) WHERE site = $3`, next, identity, site)
 	return err
 }

@@ -86,7 +86,8 @@ func importRoster(ctx context.Context, tx *sql.Tx, b bulk, site string, rows ite
 		}
 		identity = id.String()
 	}
-	ch.Version++
+	was := ch.Version
+	ch.Version = nextVersion(was)
 	get, err := tx.PrepareContext(ctx, `SELECT row, version FROM roster WHERE site = $1 AND pass = $2`)
 	if err != nil {
 		return err
@@ -157,7 +158,7 @@ func importRoster(ctx context.Context, tx *sql.Tx, b bulk, site string, rows ite
 			return err
 		}
 	}
-	if err := cutChunks(ctx, tx, site, identity, ch.Version); err != nil {
+	if err := cutChunks(ctx, tx, site, identity, was, ch.Version); err != nil {
 		return err
 	}
 	_, err = tx.ExecContext(ctx, `INSERT INTO registry (site, version, rows, identity, at) VALUES ($1, $2, $3, $4, $5)
@@ -165,6 +166,11 @@ func importRoster(ctx context.Context, tx *sql.Tx, b bulk, site string, rows ite
 		site, ch.Version, n, identity, time.Now().UnixMilli())
 	return err
 }
+
+// nextVersion numbers what is published next: by the second, so that a server that was
+// restored from a backup, or has lost its database, does not give a number that gates
+// have seen on something else. They would keep what they have.
+func nextVersion(last int64) int64 { return max(last+1, time.Now().Unix()) }
 
 // A chunk ends after a pass whose id says so, one in chunkRows, so that a change
 // moves no border but its own; or when it becomes too large.
@@ -179,7 +185,7 @@ func endsChunk(id int64) bool {
 	return x%chunkRows == 0
 }
 
-func cutChunks(ctx context.Context, tx *sql.Tx, site, identity string, version int64) error {
+func cutChunks(ctx context.Context, tx *sql.Tx, site, identity string, was, version int64) error {
 	id, err := age.ParseX25519Identity(identity)
 	if err != nil {
 		return fmt.Errorf("cannot read the content key: %w", err)
@@ -266,7 +272,7 @@ func cutChunks(ctx context.Context, tx *sql.Tx, site, identity string, version i
 	if _, err = tx.ExecContext(ctx, `DELETE FROM chunk WHERE site = $1 AND version <> $2`, site, version); err != nil {
 		return err
 	}
-	if err := diff.finish(id, version); err != nil {
+	if err := diff.finish(id, was, version); err != nil {
 		return err
 	}
 	// What was received of the gates' own changes is in these chunks now.
