@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -72,9 +73,24 @@ func (e *ether) member(kind string) *member {
 	return m
 }
 
-func (m *member) Subscribe(topic string, f func(string, []byte)) { m.subs[topic] = f }
-func (m *member) OnConnect(f func(context.Context))              { m.onConnect = append(m.onConnect, f) }
-func (m *member) Connected() bool                                { m.e.mu.Lock(); defer m.e.mu.Unlock(); return m.up }
+func (m *member) Subscribe(topic string, f func(string, []byte)) {
+	m.e.mu.Lock()
+	defer m.e.mu.Unlock()
+	m.subs[topic] = f
+}
+
+func (m *member) OnConnect(f func(context.Context)) {
+	m.e.mu.Lock()
+	defer m.e.mu.Unlock()
+	m.onConnect = append(m.onConnect, f)
+}
+
+func (m *member) Connected() bool {
+	m.e.mu.Lock()
+	defer m.e.mu.Unlock()
+	return m.up
+}
+
 func (m *member) Run(ctx context.Context) error {
 	m.set(true)
 	<-ctx.Done()
@@ -86,9 +102,10 @@ func (m *member) set(up bool) {
 	m.e.mu.Lock()
 	m.up = up
 	m.life++
+	meet := slices.Clone(m.onConnect)
 	m.e.mu.Unlock()
 	if up {
-		for _, f := range m.onConnect {
+		for _, f := range meet {
 			f(context.Background())
 		}
 	}
@@ -177,11 +194,11 @@ func TestSoak(t *testing.T) {
 // What a seed does, it does again: the same messages at the same moments.
 func TestSoakReplays(t *testing.T) {
 	warm(t)
-	for _, seed := range []uint64{6, 12} { // with and without restored media
+	for _, seed := range []uint64{4, 12} { // without and with restored media
 		var first uint64
 		for i := range 2 {
 			t.Run(fmt.Sprint("seed=", seed, "/", i), func(t *testing.T) {
-				trace := bubble(t, seed, 4)
+				trace := bubble(t, seed, 3)
 				if i == 0 {
 					first = trace
 				} else if trace != first {
