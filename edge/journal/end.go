@@ -22,7 +22,7 @@ type End struct {
 	Seq       uint64 // the entry that records it, the one whose content stays
 	Head      edge.Head
 	At        time.Time
-	Destroyed uint64 // entries whose content is gone
+	Destroyed uint64 // entries whose content is gone, now or before
 	Sealed    uint64 // entries that only the community can open
 	Lost      uint64 // entries that the server never receipted and that are gone
 }
@@ -67,10 +67,9 @@ func (j *Journal) Decommission(ctx context.Context, e Ending) (End, error) {
 		if j.recipient == nil && l.suffix == "" && l.acked <= out.Seq {
 			out.Lost, l.acked = out.Seq-l.acked, out.Seq
 		}
-		n, err := j.destroyWhere(ctx, l, deletion{Why: "decommission"}, func(seq uint64, _ *edge.Entry) (bool, bool) {
+		_, err := j.destroyWhere(ctx, l, deletion{Why: "decommission"}, func(seq uint64, _ *edge.Entry) (bool, bool) {
 			return true, l.suffix != "" || seq < out.Seq
 		})
-		out.Destroyed += uint64(n)
 		if err != nil {
 			return out, err
 		}
@@ -81,7 +80,14 @@ func (j *Journal) Decommission(ctx context.Context, e Ending) (End, error) {
 	if err := j.conn.QueryRowContext(ctx, "SELECT coalesce(sum(count), 0) FROM sealed").Scan(&out.Sealed); err != nil {
 		return out, err
 	}
-	out.Destroyed -= min(out.Destroyed, out.Sealed)
+	// From what is on record: an end that was interrupted has destroyed some before.
+	for _, l := range lives {
+		var n uint64
+		if err := j.conn.QueryRowContext(ctx, "SELECT coalesce(sum(end-first), 0) FROM gone"+l.suffix).Scan(&n); err != nil {
+			return out, fmt.Errorf("cannot count what is destroyed: %w", err)
+		}
+		out.Destroyed += n
+	}
 	empty, err := j.shrink(ctx)
 	for try := 0; try < endTries && !empty && err == nil; try++ {
 		select {

@@ -44,11 +44,18 @@ func RemoveCopies(state string, before time.Time) (removed []string, err error) 
 func setAside(state string) (out []string) {
 	all, _ := filepath.Glob(filepath.Join(state, "*"+asideSuffix+"*"))
 	for _, f := range all { // in order: the mark that it is done after the file itself
-		if of := asideOf(f); isDone(of) || !strings.HasPrefix(filepath.Base(of), journalFile) {
+		if !Uncarried(f) {
 			out = append(out, f)
 		}
 	}
 	return out
+}
+
+// Uncarried reports whether a file is a damaged journal that was set aside, or part of
+// one, and may hold entries that are nowhere else.
+func Uncarried(file string) bool {
+	of := asideOf(file)
+	return strings.HasPrefix(filepath.Base(of), journalFile+asideSuffix) && !isDone(of)
 }
 
 // AllCopies is after every copy's time, whatever the clock was when it was made.

@@ -246,6 +246,12 @@ func Parse(path string, src []byte) (*Gate, error) {
 	for _, p := range []*string{&g.State, &g.Keys.Site, &g.Sync.Password, &g.Sync.CA, &g.Sync.Cert, &g.Sync.Key, &g.Sync.Trust, &g.Console.Cert, &g.Console.Key, &g.Console.Tips, &g.Console.FirstCode, &g.Keys.Inspectors} {
 		*p = g.credential(g.abs(*p))
 	}
+	// Files are found in it, and named from it, by paths that may be full ones.
+	if full, err := filepath.Abs(g.State); err == nil {
+		g.State = full
+	} else {
+		bad(root.At("state"), "cannot tell where it is: %v", err)
+	}
 	g.ownSync = g.Sync.URL != ""
 	g.checkSync(root.At("sync"), &errs)
 	g.checkDisplay(root.At("console"), &errs)

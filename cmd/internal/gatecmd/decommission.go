@@ -16,7 +16,9 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/mod/sumdb/note"
 
+	"gatehouse/cmd/internal/app"
 	"gatehouse/cmd/internal/config"
+	"gatehouse/cmd/internal/updatecmd"
 	"gatehouse/edge"
 	"gatehouse/edge/journal"
 )
@@ -32,12 +34,14 @@ func decommissionCmd() *cobra.Command {
 		Long: `decommission ends the life of a stopped gate. It records the end in the journal,
 signs the last tree head and a statement of what is destroyed, and then destroys the
 content of every entry with the keys that could confirm a guess, the counters, the
-registry, and the device's and site's keys. What stays is journal.db with the leaves
-alone, and decommissioned.note: the statement, signed by the key that is gone.
+registry, the device's and site's keys, and the databases that were set aside because
+they were damaged or by an update. What stays is journal.db with the leaves alone, and
+decommissioned.note: the statement, signed by the key that is gone.
 
 Entries that the community server has not receipted are sealed to its key and stay,
 for the card to be read by it. Without its key they would be lost: the command refuses
-then, unless told to --lose them. Flash keeps old copies of blocks that are written
+then, and where a damaged journal is still to be carried over, unless told to --lose
+them. Flash keeps old copies of blocks that are written
 over: for a card that leaves the house, "blkdiscard" or a hammer follows.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := config.Load(conf)
@@ -71,23 +75,36 @@ func decommission(ctx context.Context, cfg *config.Gate, e journal.Ending) ([]by
 	if signer == nil {
 		return nil, errors.New("the device's key cannot be read: run this as root on the gate itself")
 	}
-	// Before anything is destroyed: what cannot be listed could not be destroyed.
-	if _, err := doomedFiles(cfg); err != nil {
-		return nil, err
-	}
 	j, err := alone(ctx, cfg)
 	if err != nil {
 		return nil, err
+	}
+	// Listed before anything goes: what cannot be listed is no half of an end.
+	doomed, err := doomedFiles(cfg)
+	if err == nil && !e.Lose {
+		err = carriedOver(doomed)
+	}
+	if err != nil {
+		return nil, errors.Join(err, j.Close())
 	}
 	end, err := j.Decommission(ctx, e)
 	if err := errors.Join(err, j.Close()); err != nil {
 		return nil, err
 	}
-	doomed, err := doomedFiles(cfg)
+	// One that was interrupted has destroyed some of them before.
+	names, err := certified(signer, filepath.Join(cfg.State, certificateName))
 	if err != nil {
 		return nil, err
 	}
-	text, err := certificate(signer, end, e, cfg.State, doomed)
+	for _, p := range doomed {
+		if name, err := filepath.Rel(cfg.State, p); err == nil {
+			p = name
+		}
+		if !slices.Contains(names, p) {
+			names = append(names, p)
+		}
+	}
+	text, err := certificate(signer, end, e, names)
 	if err != nil {
 		return nil, err
 	}
@@ -99,12 +116,58 @@ func decommission(ctx context.Context, cfg *config.Gate, e journal.Ending) ([]by
 			return nil, fmt.Errorf("%w; say decommission again", err)
 		}
 	}
+	for _, p := range besides(cfg.State) {
+		if err := os.RemoveAll(p); err != nil { // folders: their files are gone
+			return nil, fmt.Errorf("cannot remove what an update set aside: %w", err)
+		}
+	}
 	return text, nil
+}
+
+// carriedOver refuses while a damaged journal may hold entries that no other has.
+func carriedOver(doomed []string) error {
+	for _, p := range doomed {
+		if app.Uncarried(p) {
+			return fmt.Errorf("%s is a damaged journal that was not carried over yet: start the gate and let it finish, or say --lose", p)
+		}
+	}
+	return nil
+}
+
+// certified are the files that a certificate of this gate names; one that it did not
+// sign says nothing.
+func certified(s edge.Signer, path string) ([]string, error) {
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the certificate of a decommission that was interrupted: %w", err)
+	}
+	vkey, err := note.NewEd25519VerifierKey(s.Name(), s.Public())
+	if err != nil {
+		return nil, err
+	}
+	v, err := note.NewVerifier(vkey)
+	if err != nil {
+		return nil, err
+	}
+	n, err := note.Open(text, note.VerifierList(v))
+	if err != nil {
+		return nil, nil
+	}
+	var out []string
+	for line := range strings.Lines(n.Text) {
+		if name, ok := strings.CutPrefix(line, "file "); ok {
+			out = append(out, strings.TrimSuffix(name, "\n"))
+		}
+	}
+	return out, nil
 }
 
 // certificate is the statement that stays: a signed note whose first lines are the
 // last checkpoint's, so that tools for checkpoints read it.
-func certificate(s edge.Signer, end journal.End, e journal.Ending, state string, doomed []string) ([]byte, error) {
+func certificate(s edge.Signer, end journal.End, e journal.Ending, files []string) ([]byte, error) {
 	vkey, err := note.NewEd25519VerifierKey(s.Name(), s.Public())
 	if err != nil {
 		return nil, err
@@ -117,37 +180,55 @@ func certificate(s edge.Signer, end journal.End, e journal.Ending, state string,
 			fmt.Fprintf(&b, "%s %s\n", l[0], strings.Join(strings.Fields(l[1]), " "))
 		}
 	}
-	for _, p := range doomed {
-		name, err := filepath.Rel(state, p)
-		if err != nil {
-			name = p
-		}
+	for _, name := range files {
 		fmt.Fprintf(&b, "file %s\n", name)
 	}
 	return note.Sign(&note.Note{Text: b.String()}, edge.NoteSigner(s))
 }
 
-// spared are the files in the state folder that stay: the journal, of which the leaves
-// are left, and the certificate. A journal that was set aside is not among them.
-var spared = []string{"journal.db", "journal.db-wal", "journal.db-shm", "journal.db.lock", "journal.db.reserve", certificateName}
-
-// doomedFiles are all in the state folder but those, and the site's key wherever it is.
-func doomedFiles(cfg *config.Gate) ([]string, error) {
-	var out []string
-	err := filepath.WalkDir(cfg.State, func(p string, d fs.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() {
-			return err
-		}
-		if name := filepath.Base(p); filepath.Dir(p) == filepath.Clean(cfg.State) && slices.Contains(spared, name) {
-			return nil
-		}
-		out = append(out, p)
-		return nil
-	})
+// besides are the folders in which an update that was undone set the databases aside,
+// beside the state folder.
+func besides(state string) []string {
+	entries, err := os.ReadDir(filepath.Dir(state))
 	if err != nil {
-		return nil, fmt.Errorf("cannot list what is to be destroyed: %w", err)
+		return nil
+	}
+	var out []string
+	for _, e := range entries {
+		if p := filepath.Join(filepath.Dir(state), e.Name()); strings.HasPrefix(p, state+updatecmd.AsideBeside) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// staying are the files of the state folder that a decommissioned gate keeps.
+var staying = []string{"journal.db", "journal.db-wal", "journal.db-shm", "journal.db.lock", "journal.db.reserve", certificateName}
+
+// doomedFiles are all in the state folder but the journal and the certificate, what
+// updates set aside beside it, and the site's key wherever it is.
+func doomedFiles(cfg *config.Gate) ([]string, error) {
+	state := filepath.Clean(cfg.State)
+	var out []string
+	// With the separator it is walked also where it is a link.
+	for _, root := range append(besides(state), state+string(filepath.Separator)) {
+		if err := filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
+			if err != nil || !d.Type().IsRegular() {
+				return err
+			}
+			if filepath.Dir(p) != state || !slices.Contains(staying, filepath.Base(p)) {
+				out = append(out, p)
+			}
+			return nil
+		}); err != nil {
+			return nil, fmt.Errorf("cannot list what is to be destroyed: %w", err)
+		}
 	}
 	if p := cfg.Keys.Site; p != "" {
+		p, err := filepath.Abs(p)
+		if err != nil {
+			return nil, fmt.Errorf("cannot list what is to be destroyed: %w", err)
+		}
 		if _, err := os.Stat(p); err == nil && !slices.Contains(out, p) {
 			out = append(out, p)
 		}
@@ -179,13 +260,17 @@ func shred(path string) error {
 	return nil
 }
 
+// writeDurably replaces a file: after a power cut there is the old text or the new.
 func writeDurably(path string, text []byte) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o644)
+	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o644)
 	if err != nil {
 		return fmt.Errorf("cannot write %s: %w", path, err)
 	}
 	_, err = f.Write(text)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+		err = os.Rename(path+".new", path)
+	}
+	if err != nil {
 		return fmt.Errorf("cannot write %s: %w", path, err)
 	}
 	d, err := os.Open(filepath.Dir(path))

@@ -516,7 +516,7 @@ func (u *Updater) restore(p *progress) error {
 	if _, err := os.Lstat(filepath.Join(u.site.State, Restoring)); err == nil {
 		return u.restored(p) // the mark came with the copies
 	}
-	aside := u.site.State + ".of-" + p.New
+	aside := u.site.State + AsideBeside + p.New
 	if err := copyFolder(u.backup(), aside); err != nil {
 		return err
 	}
@@ -610,6 +610,9 @@ const (
 	freshName = "restore.tmp"
 	asideName = "of-" // and the version
 )
+
+// AsideBeside is between the state folder's name and the version for those beside it.
+const AsideBeside = "." + asideName
 
 // AsidePattern is for the databases in a state folder that an update has replaced.
 const AsidePattern = asideName + "*"
