@@ -20,25 +20,28 @@ func sample(t *testing.T, name string) string {
 	return string(b)
 }
 
-// run gives a program a sample and returns what it says. The program has to be
-// there when CI is set.
+// program finds a program, which has to be there when CI is set.
+func program(t *testing.T, name string) string {
+	t.Helper()
+	if path, err := exec.LookPath(name); err == nil {
+		return path
+	}
+	for _, dir := range []string{"/usr/sbin/", "/sbin/"} {
+		if _, err := os.Stat(dir + name); err == nil {
+			return dir + name
+		}
+	}
+	if os.Getenv("CI") != "" {
+		t.Fatalf("%s is missing; .ci/run installs it", name)
+	}
+	t.Skipf("%s is not installed here; .ci/run installs it", name)
+	return ""
+}
+
+// run gives a program a sample and returns what it says.
 func run(t *testing.T, stdin, name string, args ...string) (string, error) {
 	t.Helper()
-	path, err := exec.LookPath(name)
-	if err != nil {
-		for _, dir := range []string{"/usr/sbin/", "/sbin/"} {
-			if _, err := os.Stat(dir + name); err == nil {
-				path = dir + name
-			}
-		}
-	}
-	if path == "" {
-		if os.Getenv("CI") != "" {
-			t.Fatalf("%s is missing; .ci/run installs it", name)
-		}
-		t.Skipf("%s is not installed here; .ci/run installs it", name)
-	}
-	cmd := exec.Command(path, args...)
+	cmd := exec.Command(program(t, name), args...)
 	cmd.Stdin = strings.NewReader(stdin)
 	out, err := cmd.CombinedOutput()
 	return string(out), err

@@ -41,8 +41,8 @@ decommissioned.note: the statement, signed by the key that is gone.
 Entries that the community server has not receipted are sealed to its key and stay,
 for the card to be read by it. Without its key they would be lost: the command refuses
 then, and where a damaged journal is still to be carried over, unless told to --lose
-them. Flash keeps old copies of blocks that are written
-over: for a card that leaves the house, "blkdiscard" or a hammer follows.`,
+them. Flash keeps old copies of blocks that are written over: for a card that leaves
+the house, "blkdiscard" or a hammer follows.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := config.Load(conf)
 			if err != nil {
