@@ -128,7 +128,7 @@ func TestUpdateUnit(t *testing.T) {
 	hangUp := onTerminal(t, "exec gatehouse update apply --healthy 20s")
 	within(t, 3*time.Minute, "the gate is stopped for the update", func() bool { return state("gatehouse.service") == "inactive" })
 	hangUp()
-	within(t, 5*time.Minute, "the update has come to its end", func() bool { return state("gatehouse-update.service") == "inactive" })
+	within(t, 10*time.Minute, "the update has come to its end", func() bool { return state("gatehouse-update.service") == "inactive" })
 	version(t, "2.0.0")
 	had = goesOn(t, had)
 	if got := sh(t, "cat /var/cache/gatehouse/update/last.log"); !strings.Contains(got, "2.0.0 is healthy") {
@@ -160,7 +160,7 @@ func TestUpdateUnit(t *testing.T) {
 	})
 	sh(t, "systemctl kill -s KILL gatehouse-update.service")
 	<-done
-	within(t, 5*time.Minute, "the killed update is undone", func() bool {
+	within(t, 10*time.Minute, "the killed update is undone", func() bool {
 		return !exists("/var/cache/gatehouse/update/progress.json") && state("gatehouse-update-resume.service") != "activating"
 	})
 	version(t, "2.0.0")
