@@ -122,6 +122,9 @@ func (j *Journal) relieve(ctx context.Context) (bool, error) {
 	if err := j.dropDelivered(ctx); err != nil {
 		return false, err
 	}
+	if some, err := j.dropBare(ctx); some || err != nil {
+		return some, err
+	}
 	lives, err := j.lives(ctx)
 	if err != nil {
 		return false, err
@@ -155,16 +158,17 @@ func (j *Journal) destroySome(ctx context.Context, l life) (int, error) {
 	})
 }
 
-// strip drops what is left of a former epoch.
+// stripped are an epoch's tables in the order in which they go.
+var stripped = []string{"entry", "block", "hash", "gone"}
+
+// stripAtOnce are rows that go in a transaction: some hundred pages, as with vacuuming.
+const stripAtOnce = 1024
+
+// strip drops what is left of a former epoch. It is read by nobody from its first
+// transaction on; a table of a million hashes goes in steps, since dropping it would
+// need as much room in the WAL, on a full medium, and keep the lanes waiting.
 func (j *Journal) strip(ctx context.Context, l life) error {
-	j.write.Lock()
-	defer j.write.Unlock()
-	return j.tx(ctx, func(ctx context.Context) error {
-		for _, t := range []string{"entry", "block", "hash", "gone"} {
-			if _, err := j.conn.ExecContext(ctx, "DROP TABLE "+t+l.suffix); err != nil {
-				return err
-			}
-		}
+	err := j.step(ctx, func(ctx context.Context) error {
 		for _, q := range []string{"UPDATE former SET bare=1 WHERE epoch=?", "DELETE FROM carried WHERE epoch=?"} {
 			if _, err := j.conn.ExecContext(ctx, q, l.epoch.String()); err != nil {
 				return err
@@ -172,6 +176,66 @@ func (j *Journal) strip(ctx context.Context, l life) error {
 		}
 		return nil
 	})
+	if err != nil {
+		return err
+	}
+	_, err = j.dropBare(ctx)
+	return err
+}
+
+// dropBare drops the tables of epochs that are stripped, in steps beside the lanes, also
+// those that a power cut has left. It reports whether there were any.
+func (j *Journal) dropBare(ctx context.Context) (some bool, err error) {
+	formers, err := formersOf(ctx, j.db.R)
+	if err != nil {
+		return false, err
+	}
+	for _, f := range formers {
+		for _, t := range stripped {
+			t += suffixOf(f.Epoch)
+			var there bool
+			if err := j.db.R.QueryRowContext(ctx, "SELECT count(*)>0 FROM sqlite_schema WHERE name=?", t).Scan(&there); err != nil {
+				return some, fmt.Errorf("cannot look for the tables of former epochs: %w", err)
+			}
+			if !f.bare || !there {
+				continue
+			}
+			some = true
+			if err := j.dropTable(ctx, t); err != nil {
+				return some, fmt.Errorf("cannot drop a former epoch: %w", err)
+			}
+		}
+	}
+	return some, nil
+}
+
+func (j *Journal) dropTable(ctx context.Context, t string) error {
+	err := j.inSteps(ctx, func() (more bool, err error) {
+		err = j.step(ctx, func(ctx context.Context) error {
+			r, err := j.conn.ExecContext(ctx, "DELETE FROM "+t+" WHERE rowid<=(SELECT max(r) FROM (SELECT rowid AS r FROM "+t+" ORDER BY rowid LIMIT ?))", stripAtOnce)
+			if err != nil {
+				return err
+			}
+			n, err := r.RowsAffected()
+			more = n == stripAtOnce
+			return err
+		})
+		return more, err
+	})
+	if err != nil {
+		return err
+	}
+	return j.step(ctx, func(ctx context.Context) error {
+		_, err := j.conn.ExecContext(ctx, "DROP TABLE "+t)
+		return err
+	})
+}
+
+// step is one transaction for which the lanes wait.
+func (j *Journal) step(ctx context.Context, f func(context.Context) error) error {
+	j.write.Lock()
+	defer j.write.Unlock()
+	return j.tx(ctx, f)
 }
 
 // shrink gives free pages and the WAL back to the file system. It reports whether the
@@ -187,18 +251,26 @@ func (j *Journal) shrink(ctx context.Context) (bool, error) {
 
 const (
 	vacuumAtOnce = 256 // free pages that go in a transaction: a lane waits for one of them at most
-	vacuumRest   = 8   // transactions between checkpoints, or a lane's commit has to
+	stepsRest    = 8   // transactions between checkpoints, or a lane's commit has to
 )
 
 // vacuum gives free pages back, in steps beside the lanes.
 func (j *Journal) vacuum(ctx context.Context) error {
+	return j.inSteps(ctx, func() (bool, error) { return j.vacuumSome(ctx) })
+}
+
+// inSteps calls f, a transaction, until there is no more, beside the lanes.
+func (j *Journal) inSteps(ctx context.Context, f func() (more bool, err error)) error {
 	for step := 1; ; step++ {
 		began := time.Now()
-		more, err := j.vacuumSome(ctx)
+		more, err := f()
 		if err != nil || !more {
 			return err
 		}
-		if step%vacuumRest == 0 {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if step%stepsRest == 0 {
 			if err := j.db.Checkpoint(ctx); err != nil {
 				return fmt.Errorf("cannot checkpoint: %w", err)
 			}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
@@ -190,4 +191,116 @@ func TestVacuumInSteps(t *testing.T) {
 	if err := j.db.R.QueryRow("PRAGMA page_count").Scan(&pages); err != nil || st.Size() != pages*pageSize {
 		t.Errorf("the file has %d bytes, of %d pages, %v", st.Size(), pages, err)
 	}
+}
+
+// The tree of a former epoch goes in steps, between which lanes append, with little room
+// in the WAL; what a power cut leaves of it goes later, and nobody takes it for whole.
+func TestStripInSteps(t *testing.T) {
+	ctx := t.Context()
+	clk := clock.NewFake(epochStart, 480)
+	path := filepath.Join(t.TempDir(), "journal.db")
+	o := options(t, clk)
+	j := open(t, path, o)
+	fill(t, j, clk, 12_000)
+	if err := j.Acknowledge(ctx, j.Epoch(), j.Size(), nil); err != nil {
+		t.Fatal(err)
+	}
+	old := j.Epoch()
+	if err := errors.Join(j.NewEpoch(ctx, j.Size(), "test"), j.Carry(ctx)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := j.Purge(ctx, time.UnixMilli(clk.Now().Time)); n == 0 || err != nil {
+		t.Fatal(n, err)
+	}
+	if done, err := j.shrink(ctx); !done || err != nil {
+		t.Fatal(done, err)
+	}
+	hashes := func() (n int) {
+		t.Helper()
+		if err := j.db.R.QueryRow("SELECT count(*) FROM hash" + suffixOf(old)).Scan(&n); err != nil {
+			return -1
+		}
+		return n
+	}
+	all := hashes()
+	lives, err := j.lives(ctx)
+	if err != nil || len(lives) != 2 || all < 20_000 {
+		t.Fatalf("%v, %d hashes, %v", lives, all, err)
+	}
+	// A lane that appends meanwhile has its turn in the midst of it; then the power fails.
+	cut, fail := context.WithCancel(ctx)
+	defer fail()
+	ended := make(chan error, 1)
+	go func() { ended <- j.strip(cut, lives[0]) }()
+	for left := all; left == all; left = hashes() {
+		if _, err := j.Append(ctx, decision(clk, 1, edge.Admit), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fail()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Fatalf("all went at once: %v", err)
+	}
+	if left := hashes(); left <= 0 || left >= all {
+		t.Fatalf("%d of %d hashes are left", left, all)
+	}
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	look := func() *Reader {
+		t.Helper()
+		r, err := Inspect(ctx, path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = r.Close() })
+		return r
+	}
+	if _, err := look().Former(ctx, old); !errors.Is(err, edge.ErrPurged) {
+		t.Errorf("half an epoch is taken for one: %v", err)
+	}
+	j = open(t, path, o)
+	if freed, err := j.Relieve(ctx); !freed || err != nil {
+		t.Fatal(freed, err)
+	}
+	for _, table := range stripped {
+		var n int
+		if err := j.db.R.QueryRow("SELECT count(*) FROM " + table + suffixOf(old)).Scan(&n); err == nil {
+			t.Errorf("%s is still there, with %d rows", table, n)
+		}
+	}
+	if some, err := j.dropBare(ctx); some || err != nil {
+		t.Error(some, err)
+	}
+	rep, err := look().Verify(ctx, nil)
+	if err != nil || len(rep.Findings) > 0 {
+		t.Errorf("%v, %v", rep, err)
+	}
+}
+
+// Dropping a large table takes no more of the WAL than a few steps do: on a full medium
+// there is no more.
+func TestStripTakesLittleRoom(t *testing.T) {
+	ctx := t.Context()
+	clk := clock.NewFake(epochStart, 480)
+	path := filepath.Join(t.TempDir(), "journal.db")
+	j := open(t, path, options(t, clk))
+	const rows = 200_000
+	for _, q := range []string{"CREATE TABLE hash_x(i INTEGER PRIMARY KEY, h BLOB NOT NULL)",
+		"WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i+1 FROM n LIMIT " + strconv.Itoa(rows) + ") INSERT INTO hash_x SELECT i, randomblob(32) FROM n"} {
+		if _, err := j.conn.ExecContext(ctx, q); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if done, err := j.shrink(ctx); !done || err != nil {
+		t.Fatal(done, err)
+	}
+	if err := j.dropTable(ctx, "hash_x"); err != nil {
+		t.Fatal(err)
+	}
+	st, err := os.Stat(path + "-wal")
+	if err != nil || st.Size() > rows*32/4 {
+		t.Errorf("%d bytes of WAL for %d of hashes, %v", st.Size(), rows*32, err)
+	}
+	t.Logf("%d bytes of WAL for %d of hashes", st.Size(), rows*32)
 }

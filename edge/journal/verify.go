@@ -347,6 +347,11 @@ func (r *Reader) Verify(ctx context.Context, progress func(done, all uint64)) (*
 	default:
 		table.check(bad)
 	}
+	if r.former != nil { // as long as it was whole all the while
+		if _, err := r.Former(ctx, r.epoch); err != nil {
+			return rep, err
+		}
+	}
 	return rep, nil
 }
 
