@@ -30,7 +30,7 @@ func note(t interface{ Fatal(...any) }, j *Journal, n, count int) int {
 		}
 		lines = append(lines, pack(line))
 	}
-	if err := j.append(context.Background(), lines, nil); err != nil {
+	if err := j.appendRescued(context.Background(), lines, "test", 0, nil); err != nil {
 		t.Fatal(err)
 	}
 	return n
@@ -255,7 +255,7 @@ func BenchmarkCarry(b *testing.B) {
 				b.Fatal(err)
 			}
 			if batch = append(batch, pack(line)); len(batch) == 1000 {
-				if err := j.append(ctx, batch, nil); err != nil {
+				if err := j.appendRescued(ctx, batch, "test", 0, nil); err != nil {
 					b.Fatal(err)
 				}
 				batch = nil

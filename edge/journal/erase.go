@@ -98,12 +98,16 @@ func (j *Journal) erase(ctx context.Context, pass edge.PassID, by string, upto u
 		if _, err := j.conn.ExecContext(ctx, "DELETE FROM cell WHERE subject=?", pass.Subject()); err != nil {
 			return err
 		}
-		_, err = j.conn.ExecContext(ctx, "UPDATE erasure SET tried=?, gone=gone+?, waiting=? WHERE pass=?", j.o.Clock.Now().Time, out.Gone, out.Waiting, int64(pass))
+		// Not done when it reaches further by now: somebody has asked again, or more was
+		// carried over from a damaged file.
+		_, err = j.conn.ExecContext(ctx, "UPDATE erasure SET tried=CASE WHEN upto>? THEN 0 ELSE ? END, gone=gone+?, waiting=? WHERE pass=?",
+			int64(upto), j.o.Clock.Now().Time, out.Gone, out.Waiting, int64(pass))
 		return err
 	}); err != nil {
 		return out, err
 	}
 	cellsStored()
+	j.stale.Store(true) // the cells, where no entry went
 	if j.o.Erased != nil {
 		if err := j.o.Erased(ctx); err != nil {
 			return out, fmt.Errorf("the entries are destroyed, but not in all copies: %w", err)

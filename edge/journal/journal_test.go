@@ -131,7 +131,7 @@ func TestCommitOutlivesItsCaller(t *testing.T) {
 		lines[i] = pack(line)
 	}
 	before := j.Size()
-	if err := j.append(gone, lines, map[string]any{"mark": 1}); err != nil {
+	if err := j.appendRescued(gone, lines, "mark", 1, nil); err != nil {
 		t.Errorf("what was begun was not brought to its end: %v", err)
 	}
 	if gone.Err() == nil {

@@ -235,7 +235,7 @@ func (j *Journal) Recover(ctx context.Context, s *Salvage) (Recovered, error) {
 		return *r, fmt.Errorf("cannot read the damaged journal: %w", err)
 	}
 	defer old.Close()
-	x := rescue{j: j, old: old, r: r, name: "salvaged:" + filepath.Base(s.Aside)}
+	x := rescue{j: j, old: old, r: r, name: "salvaged:" + filepath.Base(s.Aside), erase: unerased(ctx, old)}
 	// What was being carried into it from the epoch before.
 	var former string
 	var next uint64
@@ -256,9 +256,30 @@ type rescue struct {
 	old   *sql.DB
 	r     *Recovered
 	name  string // of the marks
+	erase map[edge.PassID]string
 	batch [][]byte
 	// Since the mark was moved: who begins there again meets them again.
 	lost, found uint64 // entries that cannot be read; those that were counted as such and are in sealed runs
+}
+
+// unerased are the passes whose erasure was not done with when the file was damaged,
+// as far as they can be read, and who asked.
+func unerased(ctx context.Context, old *sql.DB) map[edge.PassID]string {
+	out := map[edge.PassID]string{}
+	rows, err := old.QueryContext(ctx, "SELECT pass, by FROM erasure WHERE tried=0 OR waiting>0")
+	if err != nil {
+		return out
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var pass edge.PassID
+		var by string
+		if rows.Scan(&pass, &by) == nil {
+			out[pass] = by
+		}
+	}
+	_ = rows.Err() // what cannot be read is not known
+	return out
 }
 
 // from is where an earlier run has come to.
@@ -289,7 +310,7 @@ func (x *rescue) flush(ctx context.Context, mark string, next uint64) error {
 	if len(x.batch) == 0 && x.lost == 0 {
 		return nil
 	}
-	if err := x.j.append(ctx, x.batch, map[string]any{mark: int64(next)}); err != nil {
+	if err := x.j.appendRescued(ctx, x.batch, mark, next, x.erase); err != nil {
 		return err
 	}
 	x.r.Carried += uint64(len(x.batch))
@@ -371,13 +392,36 @@ func (x *rescue) sealed(ctx context.Context, suffix string, first uint64) error 
 	}
 }
 
-// append commits lines that are packed already.
-func (j *Journal) append(ctx context.Context, lines [][]byte, meta map[string]any) error {
+// appendRescued commits lines that are packed already, with the mark of how far it has
+// come. Who was to be erased is to be erased here too, in what is carried over.
+func (j *Journal) appendRescued(ctx context.Context, lines [][]byte, mark string, at uint64, erase map[edge.PassID]string) error {
 	j.write.Lock()
 	defer j.write.Unlock()
-	r := &request{lines: lines}
-	if err := j.commit(ctx, []*request{r}, meta); err != nil {
+	block, blockAt, hasBlock := j.block, j.blockAt, j.hasBlock
+	next := j.Size()
+	if err := j.tx(ctx, func(ctx context.Context) error {
+		for _, line := range lines {
+			if err := j.insert(ctx, next, line); err != nil {
+				return err
+			}
+			next++
+		}
+		for pass, by := range erase {
+			if _, err := j.conn.ExecContext(ctx, "INSERT OR IGNORE INTO erasure(pass, by, upto) VALUES(?, ?, 1)", int64(pass), by); err != nil {
+				return err
+			}
+		}
+		if len(lines) > 0 {
+			if _, err := j.conn.ExecContext(ctx, "UPDATE erasure SET tried=0, upto=max(upto, ?)", int64(next)); err != nil {
+				return err
+			}
+		}
+		_, err := j.stmts.meta.ExecContext(ctx, mark, int64(at))
+		return err
+	}); err != nil {
+		j.block, j.blockAt, j.hasBlock = block, blockAt, hasBlock
 		return err
 	}
-	return r.err
+	j.grow(next)
+	return nil
 }
