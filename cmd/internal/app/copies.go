@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,7 +29,7 @@ func RemoveCopies(state string, before time.Time) (removed []string, err error) 
 	var errs []error
 	for _, f := range out {
 		st, err := os.Lstat(f)
-		if err != nil || !st.ModTime().Before(before) {
+		if err != nil || !st.ModTime().Before(before) || strings.HasSuffix(f, doneSuffix) && hasFiles(asideOf(f)) {
 			continue
 		}
 		if err := os.RemoveAll(f); err != nil {
@@ -51,6 +53,24 @@ func setAside(state string) (out []string) {
 	return out
 }
 
+// hasFiles reports whether there is anything left of a damaged file. Its mark stays as
+// long, whatever their times are: without it they would be carried over once more, or
+// be nobody's to remove.
+func hasFiles(aside string) bool {
+	for _, end := range []string{"", "-wal", "-shm"} {
+		if _, err := os.Lstat(aside + end); !errors.Is(err, fs.ErrNotExist) {
+			return true
+		}
+	}
+	return false
+}
+
+// uncarried reports whether a damaged journal is still to be carried over.
+func uncarried(state string) bool {
+	all, _ := filepath.Glob(filepath.Join(state, journalFile+asideSuffix+"*"))
+	return slices.ContainsFunc(all, Uncarried)
+}
+
 // Uncarried reports whether a file is a damaged journal that was set aside, or part of
 // one, and may hold entries that are nowhere else.
 func Uncarried(file string) bool {
@@ -66,18 +86,23 @@ const copiesEvery = time.Hour
 
 // copies removes what lies beside the databases when the content of what it holds is
 // past its retention, by a clock that somebody vouches for; and when somebody was
-// erased, who would still be in it.
+// erased, who would still be in it. What has to stay then is tried again.
 func (a *App) copies(ctx context.Context) error {
 	t := time.NewTicker(copiesEvery)
 	defer t.Stop()
+	left := false // by an erasure
 	for {
 		var before time.Time
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-a.erased:
-			before = AllCopies()
+			left = true
 		case <-t.C:
+		}
+		if left {
+			before = AllCopies()
+		} else {
 			now := a.Clock.Now()
 			if !now.Clock.Trusted() || a.cfg.Journal.Retention <= 0 {
 				continue
@@ -85,6 +110,7 @@ func (a *App) copies(ctx context.Context) error {
 			before = time.UnixMilli(now.Time).Add(-a.cfg.Journal.Retention)
 		}
 		removed, err := RemoveCopies(a.cfg.State, before)
+		left = left && (err != nil || uncarried(a.cfg.State))
 		if err != nil {
 			a.log.Error("an old copy of what was recorded stays", "err", err)
 		}

@@ -9,8 +9,10 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"gatehouse/cmd/internal/config"
 	"gatehouse/edge"
 )
 
@@ -69,6 +71,61 @@ func TestCopiesGo(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The mark that a damaged journal was carried over stays as long as anything of it,
+// though a clock that was wrong has given that a time to come.
+func TestMarkOfCopyGoesLast(t *testing.T) {
+	for _, end := range []string{"", "-wal"} {
+		state := t.TempDir()
+		file := filepath.Join(state, "journal.db.damaged-20260101-000000")
+		now := time.Now()
+		for name, age := range map[string]time.Duration{file + end: -1000 * time.Hour, file + doneSuffix: 48 * time.Hour} {
+			if err := errors.Join(os.WriteFile(name, nil, 0o600), os.Chtimes(name, now.Add(-age), now.Add(-age))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := RemoveCopies(state, now.Add(-24*time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+		if Uncarried(file) {
+			t.Errorf("%q stays, and would be carried over again", end)
+		}
+		if _, err := RemoveCopies(state, AllCopies()); err != nil {
+			t.Fatal(err)
+		}
+		if left, err := os.ReadDir(state); err != nil || len(left) > 0 {
+			t.Errorf("left: %v, %v", left, err)
+		}
+	}
+}
+
+// A copy that has to stay when somebody is erased, since it is still to be carried
+// over, goes when that is done.
+func TestErasureReachesCopiesLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		state := t.TempDir()
+		a := &App{cfg: &config.Gate{State: state}, log: slog.New(slog.DiscardHandler), erased: make(chan struct{}, 1)}
+		file := filepath.Join(state, "journal.db.damaged-20260101-000000")
+		if err := os.WriteFile(file, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- a.copies(ctx) }()
+		a.erased <- struct{}{}
+		synctest.Wait()
+		if err := os.WriteFile(file+doneSuffix, nil, 0o600); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(copiesEvery)
+		synctest.Wait()
+		if left, err := os.ReadDir(state); err != nil || len(left) > 0 {
+			t.Errorf("left: %v, %v", left, err)
+		}
+		stop()
+		<-done
+	})
 }
 
 // An order to erase somebody reaches the copies.
