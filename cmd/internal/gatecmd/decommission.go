@@ -202,6 +202,26 @@ func besides(state string) []string {
 	return out
 }
 
+// removeBesides removes those folders, of which nobody else may: the daemon writes to
+// none but its own.
+func removeBesides(state string) error {
+	state = filepath.Clean(state)
+	var errs []error
+	for _, p := range besides(state) {
+		busy := strings.HasSuffix(p, ".part") // it is being made
+		for _, dir := range []string{p, state} {
+			_, err := os.Lstat(filepath.Join(dir, updatecmd.Restoring))
+			busy = busy || err == nil
+		}
+		if busy {
+			errs = append(errs, fmt.Errorf("the copy %s stays, since an update is being undone: say it again afterwards", p))
+		} else if err := os.RemoveAll(p); err != nil {
+			errs = append(errs, fmt.Errorf("a copy stays that an update set aside, and that root may remove: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // staying are the files of the state folder that a decommissioned gate keeps.
 var staying = []string{"journal.db", "journal.db-wal", "journal.db-shm", "journal.db.lock", "journal.db.reserve", certificateName}
 

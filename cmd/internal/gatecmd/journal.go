@@ -44,11 +44,21 @@ func journalTree() *cobra.Command {
 			return deviceKey(cfg)
 		},
 		Alone: func(ctx context.Context) (*journal.Journal, error) {
+			if file != "" {
+				return nil, errors.New("--file is to look at; what is written is the journal of the gate whose --config is given, on the gate itself")
+			}
 			cfg, err := config.Load(conf)
 			if err != nil {
 				return nil, err
 			}
 			return alone(ctx, cfg)
+		},
+		Copies: func() error {
+			cfg, err := config.Load(conf)
+			if err != nil {
+				return err
+			}
+			return removeBesides(cfg.State)
 		},
 	})
 	c.PersistentFlags().StringVarP(&conf, "config", "c", defaultConfig, "the gate's configuration")

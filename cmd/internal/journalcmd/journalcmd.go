@@ -32,6 +32,7 @@ type Gate struct {
 	Path   func() (string, error)                              // the file
 	Signer func() (edge.Signer, error)                         // the device's key; nil = it is not here
 	Alone  func(ctx context.Context) (*journal.Journal, error) // to write; journal.ErrInUse while the daemon runs
+	Copies func() error                                        // removes what the daemon may not: copies beside the folder of its state; nil = there are none
 }
 
 // New makes the command "journal".

@@ -43,6 +43,9 @@ for it. A deletion record in the journal says what went, when, and who asked.`,
 			if e.Waiting > 0 {
 				fmt.Fprintf(out, "%d more follow when the community server has receipted them: its key is not known here\n", e.Waiting)
 			}
+			if g.Copies != nil {
+				return g.Copies()
+			}
 			return nil
 		},
 	}
