@@ -27,11 +27,8 @@ type End struct {
 	Lost      uint64 // entries that the server never receipted and that are gone
 }
 
-// How patiently the WAL is emptied at the end while somebody reads.
-const (
-	endTries = 50
-	endPause = 100 * time.Millisecond
-)
+// endTries is how patiently the WAL is emptied at the end while somebody reads.
+const endTries = 50
 
 // Decommission destroys the content of every entry with the keys of its block, and
 // every counter, position and mark. The leaves stay with one entry that says so.
@@ -89,13 +86,8 @@ func (j *Journal) Decommission(ctx context.Context, e Ending) (End, error) {
 		out.Destroyed += n
 	}
 	empty, err := j.shrink(ctx)
-	for try := 0; try < endTries && !empty && err == nil; try++ {
-		select {
-		case <-ctx.Done():
-			return out, ctx.Err()
-		case <-time.After(endPause):
-		}
-		empty, err = j.clean(ctx)
+	if err == nil && !empty {
+		empty, err = j.emptied(ctx, endTries)
 	}
 	if err != nil {
 		return out, err

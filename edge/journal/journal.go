@@ -124,6 +124,7 @@ type Journal struct {
 	covered uint64              // leaves whose hashes are stored or in tail
 	tail    map[int64]tlog.Hash // never changed without sealing
 	purging sync.Mutex
+	owing   bool          // the last step of Relieve has given no room back yet; under purging
 	forked  chan struct{} // an epoch has begun
 
 	recipient age.Recipient

@@ -35,6 +35,22 @@ func (j *Journal) empty(ctx context.Context) (bool, error) {
 	return ok, err
 }
 
+// pause is what is let pass before the WAL is tried again, of which somebody reads.
+const pause = 100 * time.Millisecond
+
+// emptied is clean, for so many times as somebody is in the way.
+func (j *Journal) emptied(ctx context.Context, tries int) (empty bool, err error) {
+	for ; tries > 0 && !empty && err == nil; tries-- {
+		select {
+		case <-ctx.Done():
+			return false, ctx.Err()
+		case <-time.After(pause):
+		}
+		empty, err = j.clean(ctx)
+	}
+	return empty, err
+}
+
 // reservePath is the file that holds room back.
 func (j *Journal) reservePath() string { return j.db.Path() + ".reserve" }
 
@@ -78,8 +94,10 @@ func (j *Journal) openReserve() bool {
 	return os.Remove(j.reservePath()) == nil
 }
 
-// roomBlocks is how many blocks of entries Relieve destroys at a time.
-const roomBlocks = 4
+const (
+	roomBlocks   = 4  // that Relieve destroys the entries of at a time
+	relieveTries = 10 // to empty the WAL after that, as whoever reads for a moment lets it
+)
 
 // Relieve makes room on a full medium: one step, of the first of these that there
 // is something of. It reports whether anything was freed; false means that nothing
@@ -91,12 +109,21 @@ const roomBlocks = 4
 //  3. content that the server has receipted, the oldest first, before its retention
 //
 // Each step gives the database's free pages and the WAL back to the file system.
-// The reserve is opened for the step and taken again when there is room.
+// The reserve is opened for the step and taken again when there is room. While
+// somebody reads, who keeps the room of the last step from being given back, there is
+// no further one.
 func (j *Journal) Relieve(ctx context.Context) (freed bool, err error) {
 	j.purging.Lock()
 	defer j.purging.Unlock()
 	j.life.RLock()
 	defer j.life.RUnlock()
+	if j.owing {
+		// More would give no room either, and be gone before its time.
+		if empty, err := j.emptied(ctx, 1); err == nil {
+			j.owing = !empty
+			return true, nil
+		}
+	}
 	j.spent.Store(true)
 	if err := os.Remove(j.reservePath()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, fmt.Errorf("cannot make room: %w", err)
@@ -104,7 +131,11 @@ func (j *Journal) Relieve(ctx context.Context) (freed bool, err error) {
 	if freed, err = j.relieve(ctx); err != nil {
 		return false, fmt.Errorf("cannot make room: %w", err)
 	}
-	if _, err := j.shrink(ctx); err != nil {
+	empty, err := j.shrink(ctx)
+	if err == nil && !empty {
+		empty, err = j.emptied(ctx, relieveTries)
+	}
+	if j.owing = freed && !empty; err != nil {
 		return false, fmt.Errorf("cannot make room: %w", err)
 	}
 	if freed {

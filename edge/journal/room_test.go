@@ -304,3 +304,48 @@ func TestStripTakesLittleRoom(t *testing.T) {
 	}
 	t.Logf("%d bytes of WAL for %d of hashes", st.Size(), rows*32)
 }
+
+// While somebody reads, no step gives room back, and a second one would only destroy
+// more before its time.
+func TestReaderSavesContent(t *testing.T) {
+	ctx := t.Context()
+	clk := clock.NewFake(epochStart, 480)
+	path := filepath.Join(t.TempDir(), "journal.db")
+	j := open(t, path, options(t, clk))
+	fill(t, j, clk, 3*roomBlocks*edge.BlockSize)
+	if err := j.Acknowledge(ctx, j.Epoch(), j.Size(), nil); err != nil {
+		t.Fatal(err)
+	}
+	there := func() (n int) {
+		t.Helper()
+		if err := j.db.R.QueryRow("SELECT count(*) FROM entry").Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	relieve := func() {
+		t.Helper()
+		if freed, err := j.Relieve(ctx); !freed || err != nil {
+			t.Fatal(freed, err)
+		}
+	}
+	end := reading(t, path)
+	defer end()
+	relieve()
+	left := there()
+	for range 3 {
+		relieve()
+	}
+	if n := there(); n != left {
+		t.Errorf("%d entries more are destroyed, and give no room", left-n)
+	}
+	end()
+	relieve()
+	if st, err := os.Stat(path + "-wal"); err != nil || st.Size() > 0 || there() != left {
+		t.Error("the room of the first step is not given back before another", st, err, there())
+	}
+	relieve()
+	if there() >= left {
+		t.Error("no more room is made")
+	}
+}
