@@ -382,6 +382,8 @@ func (r *Reader) heads(ctx context.Context) (out []keptHead, acked uint64, err e
 				return nil, 0, fmt.Errorf("damaged: the mark of the server's receipt: %w", err)
 			}
 		case v.String == "":
+		case witness == Requested:
+			out = append(out, keptHead{"the head of the last request to a witness", v.String})
 		case cosigned:
 			out = append(out, keptHead{"the head that " + witness + " has cosigned", v.String})
 		default:
@@ -749,6 +751,10 @@ func (rep *Report) Consistency(old uint64) ([]tlog.Hash, error) {
 	}
 	return p, nil
 }
+
+// Requested is the name under which the head is kept that a witness was asked last to
+// cosign. Nobody but the gate has signed it.
+const Requested = "request"
 
 // Keep keeps a note from outside, a head that a witness has cosigned, under a name.
 func (r *Reader) Keep(ctx context.Context, name string, text []byte) error {

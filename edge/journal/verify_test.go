@@ -309,6 +309,7 @@ func TestKeptHeadsAreHeldAgainstTheEntries(t *testing.T) {
 		"and the receipt":     {"DELETE FROM entry WHERE seq>=31; DELETE FROM meta WHERE k='receipt'", "the server has receipted 41 entries, and 31 are here"},
 		"two are exchanged":   {"UPDATE entry SET line=(SELECT line FROM entry WHERE seq=8) WHERE seq=7", "the head of the server's receipt disagrees: the first 41 entries are not"},
 		"another's witness":   {"INSERT INTO meta(k, v) SELECT 'witness:notary', replace(v, '\n41\n', '\n42\n') FROM meta WHERE k='receipt'", "the head that notary has cosigned disagrees"},
+		"nobody's witness":    {"INSERT INTO meta(k, v) SELECT 'witness:request', replace(v, '\n41\n', '\n42\n') FROM meta WHERE k='receipt'", "the head of the last request to a witness disagrees"},
 		"the receipt is none": {"UPDATE meta SET v='x' WHERE k='receipt'", "the head of the server's receipt cannot be read"},
 	} {
 		t.Run(what, func(t *testing.T) {

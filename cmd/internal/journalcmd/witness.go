@@ -47,7 +47,7 @@ and "add" checks the answer and keeps it, for "prove --witness".`,
 			if err != nil {
 				return err
 			}
-			if err := r.Keep(ctx, requested, h.Note); err != nil {
+			if err := r.Keep(ctx, journal.Requested, h.Note); err != nil {
 				return err
 			}
 			fmt.Fprintf(out, "old %d\n", old)
@@ -69,7 +69,7 @@ and "add" checks the answer and keeps it, for "prove --witness".`,
 				return fmt.Errorf("cannot read the answer: %w", err)
 			}
 			if strings.HasPrefix(string(text), "— ") {
-				last, err := r.Kept(ctx, requested)
+				last, err := r.Kept(ctx, journal.Requested)
 				if err != nil {
 					return fmt.Errorf("the answer is to no request of this gate: %w", err)
 				}
@@ -106,9 +106,6 @@ and "add" checks the answer and keeps it, for "prove --witness".`,
 	c.AddCommand(request, add)
 	return c
 }
-
-// requested is the name under which the head of the last request is kept.
-const requested = "request"
 
 // cosigned verifies a witness's cosignature of a checkpoint.
 func cosigned(text []byte, v note.Verifier) (edge.Head, time.Time, error) {
