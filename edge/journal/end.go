@@ -35,13 +35,19 @@ const endTries = 50
 // Entries that the server has not receipted are sealed to the community's key;
 // without that key it refuses, unless they may be lost.
 func (j *Journal) Decommission(ctx context.Context, e Ending) (End, error) {
-	if open := j.Size() - j.Acked(); open > 0 && j.recipient == nil && !e.Lose {
-		return End{}, fmt.Errorf("%d entries are not receipted by the community server, whose key is not known here: bring the gate online until they are, or say that they may be lost", open)
-	}
 	j.purging.Lock()
 	defer j.purging.Unlock()
 	if err := j.carryAll(ctx); err != nil {
 		return End{}, err
+	}
+	if j.recipient == nil && !e.Lose {
+		open, err := j.unreceipted(ctx)
+		if err != nil {
+			return End{}, err
+		}
+		if open > 0 {
+			return End{}, fmt.Errorf("%d entries are not receipted by the community server, whose key is not known here: bring the gate online until they are, or say that they may be lost", open)
+		}
 	}
 	j.life.RLock()
 	defer j.life.RUnlock()
@@ -96,6 +102,26 @@ func (j *Journal) Decommission(ctx context.Context, e Ending) (End, error) {
 		return out, errors.New("what was destroyed is still in the WAL: somebody reads the journal; say it again")
 	}
 	return out, nil
+}
+
+// unreceipted counts the entries that the server lacks and that are here, without those
+// in which an end that was interrupted has recorded itself: they come with every one.
+func (j *Journal) unreceipted(ctx context.Context) (open uint64, err error) {
+	for from := j.Acked(); ; {
+		entries, err := j.readSome(ctx, "", from)
+		if err != nil || len(entries) == 0 {
+			return open, err
+		}
+		for _, s := range entries {
+			from = s.Seq + 1
+			var d deletion
+			e, err := edge.DecodeEntry(s.Line)
+			if err == nil && (e.Kind == edge.KindDecommission || e.Kind == edge.KindPurge && json.Unmarshal(e.Data, &d) == nil && d.Why == "decommission") {
+				continue
+			}
+			open++
+		}
+	}
 }
 
 // forget drops what is beside the log: counters, and what peers said.

@@ -1,6 +1,9 @@
 package journal
 
 import (
+	"errors"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"gatehouse/edge"
@@ -34,5 +37,37 @@ func TestDecommissionAgainCountsAll(t *testing.T) {
 	again, err := j.Decommission(ctx, Ending{})
 	if err != nil || again.Destroyed != all || again.Sealed == 0 {
 		t.Fatalf("again: %+v, %v", again, err)
+	}
+}
+
+// Without the community's key, an end that was interrupted is said again as it was
+// said before: what it recorded itself is nobody's loss. What is still to be carried
+// over is.
+func TestDecommissionWithoutTheCommunity(t *testing.T) {
+	ctx := t.Context()
+	clk := clock.NewFake(epochStart, 480)
+	j := open(t, filepath.Join(t.TempDir(), "journal.db"), options(t, clk))
+	defer j.Close()
+	fill(t, j, clk, 300)
+	all := j.Size()
+	if err := errors.Join(j.NewEpoch(ctx, all-10, "test"), j.Acknowledge(ctx, j.Epoch(), 1, nil)); err != nil {
+		t.Fatal(err)
+	}
+	if end, err := j.Decommission(ctx, Ending{}); err == nil || !strings.HasPrefix(err.Error(), "10 entries are not receipted") {
+		t.Fatalf("%+v, %v", end, err)
+	}
+	if err := j.Acknowledge(ctx, j.Epoch(), j.Size(), nil); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, err := j.Decommission(ctx, Ending{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := j.Append(ctx, decision(clk, 1, edge.Admit), nil); err != nil {
+		t.Fatal(err)
+	}
+	if end, err := j.Decommission(ctx, Ending{}); err == nil || !strings.HasPrefix(err.Error(), "1 entries are not receipted") {
+		t.Fatalf("%+v, %v", end, err)
 	}
 }
