@@ -95,7 +95,8 @@ func (j *Journal) erase(ctx context.Context, pass edge.PassID, by string, upto u
 		if cellsStored, err = j.storeAllCells(ctx); err != nil {
 			return err
 		}
-		if _, err := j.conn.ExecContext(ctx, "DELETE FROM cell WHERE subject=?", pass.Subject()); err != nil {
+		// In the first round alone: what is counted since is of what the pass does now.
+		if _, err := j.conn.ExecContext(ctx, "DELETE FROM cell WHERE subject=? AND EXISTS(SELECT 1 FROM erasure WHERE pass=? AND tried=0)", pass.Subject(), int64(pass)); err != nil {
 			return err
 		}
 		// Not done when it reaches further by now: somebody has asked again, or more was

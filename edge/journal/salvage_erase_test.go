@@ -119,3 +119,48 @@ func TestErasedCellLeavesTheWAL(t *testing.T) {
 		}
 	}
 }
+
+// While an erasure waits for receipts, what its pass does from then on counts, and the
+// counters that went are no damage.
+func TestWaitingErasureLeavesLaterCounters(t *testing.T) {
+	ctx := t.Context()
+	clk := clock.NewFake(epochStart, 480)
+	path := filepath.Join(t.TempDir(), "journal.db")
+	j := open(t, path, options(t, clk))
+	exits := edge.Cell{Name: "exits", Subject: edge.PassID(7).Subject(), Bucket: 20000}
+	leave := func() {
+		t.Helper()
+		if _, err := j.Append(ctx, decision(clk, 7, edge.Admit, add(exits, 1)), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	counted := func(want int64) {
+		t.Helper()
+		if v, err := j.Cells(ctx, []edge.Cell{exits}); err != nil || v[0].Local != want {
+			t.Errorf("%+v, %v; %d is counted", v, err, want)
+		}
+	}
+	leave()
+	leave()
+	if got, err := j.Erase(ctx, 7, "admin"); err != nil || got != (Erased{Waiting: 2}) {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	counted(0)
+	if _, rep := verify(t, path); len(rep.Findings) > 0 {
+		t.Errorf("what was erased is found to be damage: %v", rep.Findings)
+	}
+	leave()
+	for range 2 {
+		if _, err := j.Purge(ctx, epochStart.Add(-time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+		counted(1)
+	}
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	clean(t, path)
+	j = open(t, path, options(t, clk))
+	defer j.Close()
+	counted(1)
+}

@@ -447,27 +447,32 @@ type cellTable struct {
 	upto    int64 // the table has what the entries below it imply, and more in some rows
 	rows    map[edge.Cell]localCell
 	implied map[edge.Cell]int64
+	erased  map[string]bool // subjects whose cells are gone, while entries wait to go
 }
 
 func (r *Reader) cellTable(ctx context.Context) (*cellTable, error) {
-	t := &cellTable{rows: map[edge.Cell]localCell{}, implied: map[edge.Cell]int64{}}
+	t := &cellTable{rows: map[edge.Cell]localCell{}, implied: map[edge.Cell]int64{}, erased: map[string]bool{}}
 	rows, err := r.db.R.QueryContext(ctx, `SELECT 0, coalesce((SELECT v FROM meta WHERE k='cells'), 0), '', '', 0, 0 UNION ALL
+		SELECT 2, pass, '', '', 0, 0 FROM erasure UNION ALL
 		SELECT 1, local, subject, name, bucket, seq-coalesce((SELECT v FROM meta WHERE k='base'), 0) FROM cell`)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the counters: %w", err)
 	}
 	defer rows.Close()
 	for rows.Next() {
-		var cell bool
+		var what int
 		var c edge.Cell
 		var x localCell
-		if err := rows.Scan(&cell, &x.local, &c.Subject, &c.Name, &c.Bucket, &x.seq); err != nil {
+		if err := rows.Scan(&what, &x.local, &c.Subject, &c.Name, &c.Bucket, &x.seq); err != nil {
 			return nil, fmt.Errorf("cannot read the counters: %w", err)
 		}
-		if cell {
-			t.rows[c] = x
-		} else {
+		switch what {
+		case 0:
 			t.upto = x.local
+		case 1:
+			t.rows[c] = x
+		case 2:
+			t.erased[edge.PassID(x.local).Subject()] = true
 		}
 	}
 	if err := rows.Err(); err != nil {
@@ -492,13 +497,13 @@ func (t *cellTable) imply(seq int64, e *edge.Entry) {
 
 func (t *cellTable) check(bad func(int64, string, ...any)) {
 	for c, x := range t.rows {
-		if t.implied[c] != x.local {
+		if t.implied[c] != x.local && !t.erased[c.Subject] {
 			bad(-1, "%s of %s is %d, the entries imply %d", c.Name, c.Subject, x.local, t.implied[c])
 		}
 		delete(t.implied, c)
 	}
 	for c, v := range t.implied {
-		if v != 0 {
+		if v != 0 && !t.erased[c.Subject] {
 			bad(-1, "%s of %s is lost, the entries imply %d", c.Name, c.Subject, v)
 		}
 	}
