@@ -246,15 +246,35 @@ func (r *Reader) Verify(ctx context.Context, progress func(done, all uint64)) (*
 		return nil
 	}
 	leafOnly := func(n uint64) error { return add(n, stored[leafIndex(n)]) }
-	gap := func(n uint64) error {
-		var count *uint64
+	explained := func(n uint64) (count *uint64) {
 		for len(absent) > 0 && absent[0].end <= n {
 			absent = absent[1:]
 		}
 		if len(absent) > 0 && absent[0].first <= n {
 			count = absent[0].count(rep)
 		}
-		if _, known := stored[leafIndex(n)]; !known || count == nil {
+		if _, known := stored[leafIndex(n)]; !known {
+			return nil
+		}
+		return count
+	}
+	// Since entries were read last, what the daemon beside may have destroyed before; for
+	// good when that explains nothing: a journal with holes is read through once.
+	asked, holes := false, false
+	gap := func(n uint64) (err error) {
+		count := explained(n)
+		if count == nil && !asked {
+			asked = true
+			if absent, err = r.absent(ctx); err != nil {
+				return err
+			}
+			if stored, err = r.hashes(ctx); err != nil {
+				return err
+			}
+			count = explained(n)
+		}
+		if count == nil {
+			holes = true
 			bad(int64(n), "it is missing, and nothing says that it was destroyed")
 		} else {
 			*count++
@@ -269,14 +289,18 @@ func (r *Reader) Verify(ctx context.Context, progress func(done, all uint64)) (*
 		if err != nil {
 			return rep, err
 		}
+		asked = holes
 		if len(got) == 0 {
 			break
 		}
 		for _, s := range got {
-			for ; next < s.Seq; next++ {
+			for ; next < min(s.Seq, rep.Size); next++ {
 				if err := gap(next); err != nil {
 					return rep, err
 				}
+			}
+			if s.Seq >= rep.Size {
+				break // it came meanwhile
 			}
 			e, err := edge.DecodeEntry(s.Line)
 			if err != nil {

@@ -347,3 +347,65 @@ func TestKeptHeadsAreHeldAgainstTheEntries(t *testing.T) {
 		})
 	}
 }
+
+// The daemon goes on beside who verifies: neither what it records nor what it destroys
+// meanwhile is damage.
+func TestVerifyBesideTheDaemon(t *testing.T) {
+	ctx := t.Context()
+	for what, do := range map[string]func(*Journal, *clock.Fake) error{
+		"entries come": func(j *Journal, clk *clock.Fake) error {
+			for i := range 2 * edge.BlockSize {
+				if _, err := j.Append(ctx, decision(clk, i+1, edge.Admit), nil); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		"entries go": func(j *Journal, clk *clock.Fake) error {
+			n, err := j.Purge(ctx, time.UnixMilli(clk.Now().Time))
+			if err == nil && n == 0 {
+				err = errors.New("none went")
+			}
+			return err
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			clk := clock.NewFake(epochStart, 480)
+			path := filepath.Join(t.TempDir(), "journal.db")
+			j := open(t, path, options(t, clk))
+			defer j.Close()
+			fill(t, j, clk, 2200)
+			clk.Advance(time.Hour)
+			if err := j.Acknowledge(ctx, j.Epoch(), j.Size(), nil); err != nil {
+				t.Fatal(err)
+			}
+			h, err := j.Head(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r, err := Inspect(ctx, path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			did := false
+			rep, err := r.Verify(ctx, func(done, all uint64) {
+				if done < all && !did {
+					did = true
+					if err := do(j, clk); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+			if err != nil || !did {
+				t.Fatal(err, did)
+			}
+			if len(rep.Findings) > 0 {
+				t.Errorf("%d findings: %v ...", len(rep.Findings), rep.Findings[0])
+			}
+			if text, ok := rep.extends(h); !ok || rep.Size != h.Size {
+				t.Errorf("%d entries, of %d: %s", rep.Size, h.Size, text)
+			}
+		})
+	}
+}
