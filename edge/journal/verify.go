@@ -336,6 +336,14 @@ func (r *Reader) Verify(ctx context.Context, progress func(done, all uint64)) (*
 			return rep, err
 		}
 	}
+	if now := *r; r.former == nil {
+		if err := now.Refresh(ctx); err != nil {
+			return rep, err
+		}
+		if now.epoch != r.epoch {
+			return rep, errors.New("a new epoch has begun meanwhile, to which this one's entries go: say it again")
+		}
+	}
 	for rep.Sealed < rep.Size {
 		if _, ok := stored[leafIndex(rep.Sealed)]; !ok {
 			break

@@ -409,3 +409,40 @@ func TestVerifyBesideTheDaemon(t *testing.T) {
 		})
 	}
 }
+
+// An epoch that begins while somebody verifies takes the entries away from under them:
+// that is said, and nothing is found.
+func TestVerifyWhileAnEpochBegins(t *testing.T) {
+	ctx := t.Context()
+	clk := clock.NewFake(epochStart, 480)
+	path := filepath.Join(t.TempDir(), "journal.db")
+	j := open(t, path, options(t, clk))
+	defer j.Close()
+	fill(t, j, clk, 2200)
+	if err := j.Acknowledge(ctx, j.Epoch(), j.Size(), nil); err != nil {
+		t.Fatal(err)
+	}
+	r, err := Inspect(ctx, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	did := false
+	rep, err := r.Verify(ctx, func(uint64, uint64) {
+		if !did {
+			did = true
+			if err := j.NewEpoch(ctx, 2000, "test"); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	if err == nil || !strings.Contains(err.Error(), "a new epoch has begun") {
+		t.Errorf("%v, %v", rep.Findings, err)
+	}
+	if err := r.Refresh(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if rep, err := r.Verify(ctx, nil); err != nil || len(rep.Findings) > 0 {
+		t.Errorf("%v, %v", rep.Findings, err)
+	}
+}
