@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -154,6 +155,8 @@ func TestLookAtAMediumThatIsReadOnly(t *testing.T) {
 		if l, err := Look(ctx, filepath.Join(lost, "a.db"), o); err == nil {
 			l.Close()
 			t.Error("the WAL was left out")
+		} else if !strings.Contains(err.Error(), "a.db-wal; copy both") {
+			t.Errorf("what to do is not said: %v", err)
 		}
 	})
 }

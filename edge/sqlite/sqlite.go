@@ -116,9 +116,13 @@ func Look(ctx context.Context, path string, o Options) (*DB, error) {
 		return nil, fmt.Errorf("cannot open %s: %w", path, err)
 	}
 	db, err := look(ctx, path, "ro", o)
-	if isShut(err) && noWAL(path) {
+	switch {
+	case !isShut(err):
+	case noWAL(path):
 		// It was left whole, and what readers share cannot be made beside it.
 		db, err = look(ctx, path, "ro&immutable=1", o)
+	default:
+		err = fmt.Errorf("%w (if the medium can only be read: what was written last is in %s-wal; copy both to another folder, and look there)", err, filepath.Base(path))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot open %s: %w", path, err)
