@@ -16,9 +16,10 @@ import (
 
 // RemoveCopies removes the copies of what the gate records that lie beside its
 // databases, if they are older than before: damaged files that were set aside, but no
-// journal that is still to be carried over; databases that an update replaced.
+// journal that is still to be carried over; databases that an update replaced; what is
+// left of a backup that was interrupted.
 func RemoveCopies(state string, before time.Time) (removed []string, err error) {
-	out := setAside(state)
+	out := append(setAside(state), leftBackups(state)...)
 	if _, err := os.Lstat(filepath.Join(state, updatecmd.Restoring)); err != nil { // nothing is being exchanged
 		replaced, err := filepath.Glob(filepath.Join(state, updatecmd.AsidePattern))
 		if err != nil {

@@ -73,6 +73,20 @@ func TestCopiesGo(t *testing.T) {
 	}
 }
 
+// Nor does what a power cut has left of a backup stay; one that is being made does.
+func TestLeftBackupsGo(t *testing.T) {
+	state := t.TempDir()
+	for name, age := range map[string]time.Duration{"backup-1.tmp": 2 * time.Hour, "backup-2.tmp": time.Minute} {
+		p := filepath.Join(state, name)
+		if err := errors.Join(os.Mkdir(p, 0o700), os.WriteFile(filepath.Join(p, "journal.db"), nil, 0o600), os.Chtimes(p, time.Now().Add(-age), time.Now().Add(-age))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if removed, err := RemoveCopies(state, AllCopies()); err != nil || !slices.Equal(removed, []string{"backup-1.tmp"}) {
+		t.Errorf("%q, %v", removed, err)
+	}
+}
+
 // The mark that a damaged journal was carried over stays as long as anything of it,
 // though a clock that was wrong has given that a time to come.
 func TestMarkOfCopyGoesLast(t *testing.T) {

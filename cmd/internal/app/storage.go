@@ -154,11 +154,13 @@ func (w *roomWatch) makeRoom(ctx context.Context) (level string, err error) {
 }
 
 // rubbish is what goes first.
-func (a *App) rubbish() []string {
-	out := setAside(a.cfg.State)
-	copies, _ := filepath.Glob(filepath.Join(a.cfg.State, "backup-*.tmp"))
+func (a *App) rubbish() []string { return append(setAside(a.cfg.State), leftBackups(a.cfg.State)...) }
+
+// leftBackups are the copies that backups were made of, which a power cut has left; not
+// one that is being made now.
+func leftBackups(state string) (out []string) {
+	copies, _ := filepath.Glob(filepath.Join(state, "backup-*.tmp"))
 	for _, f := range copies {
-		// Not one that is being made now.
 		if st, err := os.Stat(f); err == nil && time.Since(st.ModTime()) > time.Hour {
 			out = append(out, f)
 		}
