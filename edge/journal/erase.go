@@ -5,6 +5,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -139,6 +140,20 @@ func (j *Journal) erasedBefore(ctx context.Context, lives []life, pass edge.Pass
 				if epoch, seqs := erasedBy(s.Line, lives[:i+1], pass); len(seqs) > 0 {
 					out[epoch] = append(out[epoch], seqs...)
 				}
+			}
+		}
+	}
+	// What refers to an entry that was carried over names the sequence that it had before.
+	for i := len(lives) - 1; i > 0; i-- {
+		was := lives[i-1].epoch
+		for _, seq := range out[lives[i].epoch] {
+			var before uint64
+			err := j.db.R.QueryRowContext(ctx, "SELECT seq+?2-first FROM carried WHERE epoch=?1 AND first<=?2 AND first+count>?2 AND width=1", was.String(), int64(seq)).Scan(&before)
+			switch {
+			case err == nil:
+				out[was] = append(out[was], before)
+			case !errors.Is(err, sql.ErrNoRows):
+				return nil, fmt.Errorf("cannot read what was carried over: %w", err)
 			}
 		}
 	}

@@ -164,3 +164,53 @@ func TestWaitingErasureLeavesLaterCounters(t *testing.T) {
 	defer j.Close()
 	counted(1)
 }
+
+// What waits goes also when what it refers to was carried over with it, and went from
+// the new epoch in an earlier round.
+func TestErasureRemembersWhatItErasedOfTheCarried(t *testing.T) {
+	ctx := t.Context()
+	clk := clock.NewFake(epochStart, 480)
+	path := filepath.Join(t.TempDir(), "journal.db")
+	j := open(t, path, options(t, clk))
+	of := map[string]uint64{}
+	for i, what := range []string{"choir", "dialysis"} {
+		seq, err := j.Append(ctx, decision(clk, 8-i, edge.Refer), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		of[what] = seq
+	}
+	for what, seq := range of {
+		e := &edge.Entry{Kind: edge.KindAction, Of: int64(seq), Actor: "guard:2", Stamp: clk.Now(), Data: []byte(`{"action":"confirm","value":"` + what + `"}`)}
+		if _, err := j.Append(ctx, e, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(j.NewEpoch(ctx, 1, "test"), j.Carry(ctx), j.Acknowledge(ctx, j.Epoch(), 3, nil)); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := j.Erase(ctx, 7, "admin"); err != nil || got != (Erased{Gone: 1, Waiting: 1}) {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	if err := j.Acknowledge(ctx, j.Epoch(), j.Size(), nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := j.Purge(ctx, epochStart.Add(-time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	var text string
+	got, err := j.Read(ctx, 0, 1000, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range got {
+		text += string(s.Line)
+	}
+	if strings.Contains(text, "dialysis") || !strings.Contains(text, "choir") {
+		t.Errorf("what was said about the person is still there, or went with it: %s", text)
+	}
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	clean(t, path)
+}
