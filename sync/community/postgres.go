@@ -101,6 +101,14 @@ func (*postgresBulk) turn(ctx context.Context, tx *sql.Tx, name string) error {
 	return nil
 }
 
+// share keeps partitions of a table from being dropped until tx ends. What retire keeps
+// of one has moved then, to where the state that tx sees does not have it. A lock fixes
+// no state yet, as a query does.
+func (*postgresBulk) share(ctx context.Context, tx *sql.Tx, table string) error {
+	_, err := tx.ExecContext(ctx, `LOCK TABLE ONLY `+table+` IN ACCESS SHARE MODE`)
+	return err
+}
+
 // prepare makes the partitions that are missing.
 func (p *postgresBulk) prepare(ctx context.Context, db *sql.DB, adds []*addition) error {
 	p.mu.Lock()

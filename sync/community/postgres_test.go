@@ -171,6 +171,7 @@ func TestPostgres(t *testing.T) {
 		"verify":      testVerifyRows,
 		"beside":      testVerifyBesidePurge,
 		"since":       testSince,
+		"retire":      testVerifyBesideRetire,
 		"remains": func(t *testing.T, where string) {
 			db, err := sql.Open("pgx", where)
 			if err != nil {

@@ -18,6 +18,9 @@ type sqliteBulk struct{ db *sqlite.DB }
 // turn is nothing: a transaction that writes is the only one from its beginning.
 func (sqliteBulk) turn(context.Context, *sql.Tx, string) error { return nil }
 
+// share is nothing: no rows move.
+func (sqliteBulk) share(context.Context, *sql.Tx, string) error { return nil }
+
 const entryColumns = `log, seq, at, kind, lane, presentation, of, actor, pass, household, category, outcome, rule, reason, result`
 
 // chunk is how many rows one SQLite statement inserts.

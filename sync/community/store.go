@@ -36,6 +36,8 @@ type bulk interface {
 	// to its end. It comes first, before what depends on it is read, and a transaction
 	// that takes it locks nothing before.
 	turn(ctx context.Context, tx *sql.Tx, name string) error
+	// share keeps the rows of a table where they are until tx ends. It comes first.
+	share(ctx context.Context, tx *sql.Tx, table string) error
 	// prepare makes room for entries with these times, outside of a transaction.
 	prepare(ctx context.Context, db *sql.DB, adds []*addition) error
 	// entries and deltas run in tx, which was begun on conn.
@@ -131,12 +133,18 @@ func turnRegistry(site string) string { return "registry/" + site }
 // turnPolicy is for the site's layers, which are checked together.
 func turnPolicy(site string) string { return "policy/" + site }
 
-// view has f read one state of the database, whatever is written meanwhile. It is for
-// a short while: writers that clear up wait for it.
-func (s *store) view(ctx context.Context, f func(querier) error) error {
+// view has f read one state of the database, whatever is written meanwhile; tables are
+// those with partitions that it reads. It is for a short while: writers that clear up
+// wait for it.
+func (s *store) view(ctx context.Context, f func(querier) error, tables ...string) error {
 	tx, err := s.r.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true})
 	if err != nil {
 		return err
+	}
+	for _, t := range tables {
+		if err := s.bulk.share(ctx, tx, t); err != nil {
+			return errors.Join(err, tx.Rollback())
+		}
 	}
 	// Nothing was written: there is nothing to commit.
 	return errors.Join(f(tx), tx.Rollback())

@@ -80,7 +80,7 @@ func (v *verifier) run(ctx context.Context) error {
 	for v.tree.size < v.l.tree.size {
 		from := v.tree.size
 		// What is destroyed meanwhile goes from blocks, rows and records at once.
-		err := v.store.view(ctx, func(q querier) error { return v.chunk(ctx, q, from, min(from+verifyChunk, v.l.tree.size)) })
+		err := v.store.view(ctx, func(q querier) error { return v.chunk(ctx, q, from, min(from+verifyChunk, v.l.tree.size)) }, "entry", "block")
 		if err != nil {
 			return err
 		}

@@ -3,6 +3,7 @@ package community
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -178,6 +179,42 @@ func testVerifyBesidePurge(t *testing.T, where string) {
 		t.Fatal(err)
 	}
 	if err := v.run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if bad, err := s.Verify(ctx, "", ""); err != nil || len(bad) > 0 {
+		t.Errorf("%v %v", bad, err)
+	}
+}
+
+// Neither are partitions that are dropped meanwhile, from which what is kept moves to
+// the one for the rest.
+func testVerifyBesideRetire(t *testing.T, where string) {
+	ctx := context.Background()
+	s, b, _ := start(t, where)
+	d := newDevice("estate", "east", 7, 1)
+	d.addLines(300)
+	register(t, s, d, "")
+	d.want(t, d.send(t, b, 0, 300), 300)
+	l, err := s.logOf(ctx, "estate", "east", 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := verifier{Server: s, l: l, bad: func(seq uint64, format string, args ...any) {
+		t.Errorf("%d: %s", seq, fmt.Sprintf(format, args...))
+	}}
+	done := make(chan error, 1)
+	err = s.store.view(ctx, func(q querier) error {
+		if _, err := deletions(ctx, q, l.id, 0, 1); err != nil {
+			return err
+		}
+		go func() {
+			_, err := s.store.bulk.retire(ctx, s.store.w, time.Now().Add(3*day).UnixMilli())
+			done <- err
+		}()
+		waits(t, s, done)
+		return v.chunk(ctx, q, 0, 300)
+	}, "entry", "block")
+	if err := errors.Join(err, <-done); err != nil {
 		t.Fatal(err)
 	}
 	if bad, err := s.Verify(ctx, "", ""); err != nil || len(bad) > 0 {
