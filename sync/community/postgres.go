@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -51,14 +53,15 @@ func openPostgres(ctx context.Context, where string) (*store, error) {
 	if err := migrate(ctx, goose.DialectPostgres, db, "migrations/postgres", goose.WithSessionLocker(locker)); err != nil {
 		return fail(err)
 	}
-	return &store{w: db, r: db, bulk: &postgresBulk{days: map[int64]bool{}}, shut: db.Close}, nil
+	return &store{w: db, r: db, bulk: &postgresBulk{days: map[int64]bool{}, unclean: map[string]bool{}}, shut: db.Close}, nil
 }
 
 // postgresBulk inserts with COPY, and few rows with unnest: one statement and one
 // round trip for any number of them.
 type postgresBulk struct {
-	mu   sync.Mutex
-	days map[int64]bool // that have their partitions
+	mu      sync.Mutex
+	days    map[int64]bool  // that have their partitions
+	unclean map[string]bool // tables whose files may hold what was destroyed
 }
 
 const day = 24 * time.Hour
@@ -269,8 +272,15 @@ func (*postgresBulk) holders(ctx context.Context, tx *sql.Tx, log int64, seqs []
 const lockWait = `SET LOCAL lock_timeout = '5s'`
 
 // scrub writes tables anew, so that what was deleted from them is not in their files
-// any more. VACUUM alone only lets the room be used again.
-func (*postgresBulk) scrub(ctx context.Context, db *sql.DB, tables ...string) (err error) {
+// any more. VACUUM alone only lets the room be used again. Tables for which that fails
+// come again with the next.
+func (p *postgresBulk) scrub(ctx context.Context, db *sql.DB, tables ...string) (err error) {
+	p.mu.Lock()
+	for _, t := range tables {
+		p.unclean[t] = true
+	}
+	tables = slices.Sorted(maps.Keys(p.unclean))
+	p.mu.Unlock()
 	if len(tables) == 0 {
 		return nil
 	}
@@ -279,22 +289,50 @@ func (*postgresBulk) scrub(ctx context.Context, db *sql.DB, tables ...string) (e
 		return err
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
+	if err := unread(ctx, conn); err != nil {
+		return fmt.Errorf("the files of these tables may still hold what was destroyed (VACUUM FULL takes it away): %s: %w", strings.Join(tables, ", "), err)
+	}
 	if _, err := conn.ExecContext(ctx, `SET lock_timeout = '5s'`); err != nil {
 		return err
 	}
 	for _, t := range tables {
 		var there bool
-		if err = conn.QueryRowContext(ctx, `SELECT to_regclass($1) IS NOT NULL`, t).Scan(&there); err != nil || !there {
-			if err != nil {
-				break
-			}
-			continue // its day was retired meanwhile
-		}
-		if _, err = conn.ExecContext(ctx, `VACUUM (FULL) `+t); err != nil {
-			err = fmt.Errorf("the file of table %s still holds what was destroyed (VACUUM FULL takes it away): %w", t, err)
+		if err = conn.QueryRowContext(ctx, `SELECT to_regclass($1) IS NOT NULL`, t).Scan(&there); err != nil {
 			break
 		}
+		if there { // or its day was retired meanwhile
+			if _, err = conn.ExecContext(ctx, `VACUUM (FULL) `+t); err != nil {
+				err = fmt.Errorf("the file of table %s still holds what was destroyed (VACUUM FULL takes it away): %w", t, err)
+				break
+			}
+		}
+		p.mu.Lock()
+		delete(p.unclean, t)
+		p.mu.Unlock()
 	}
 	_, e := conn.ExecContext(context.WithoutCancel(ctx), `RESET lock_timeout`)
 	return errors.Join(err, e)
+}
+
+// unread waits until no transaction is left that began before: VACUUM FULL writes
+// anew, too, what one of them might still read, and says nothing of it.
+func unread(ctx context.Context, conn *sql.Conn) error {
+	var now string
+	if err := conn.QueryRowContext(ctx, `SELECT pg_current_xact_id()::xid::text`).Scan(&now); err != nil {
+		return err
+	}
+	for range scrubTries {
+		var n int
+		err := conn.QueryRowContext(ctx, `SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+			AND (age(backend_xid) > age($1::text::xid) OR age(backend_xmin) > age($1::text::xid))`, now).Scan(&n)
+		if err != nil || n == 0 {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(scrubPause):
+		}
+	}
+	return errors.New("a transaction that began before is not over")
 }

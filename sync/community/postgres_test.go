@@ -180,6 +180,14 @@ func TestPostgres(t *testing.T) {
 			defer db.Close()
 			testRemains(t, where, func() []string { return c.pgFiles(t, db) })
 		},
+		"reader": func(t *testing.T, where string) {
+			db, err := sql.Open("pgx", where)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer db.Close()
+			testRemainsBesideReader(t, where, func() []string { return c.pgFiles(t, db) })
+		},
 		"killed": func(t *testing.T, where string) { testKilled(t, where, kills(t, 20)) },
 	} {
 		t.Run(name, func(t *testing.T) { f(t, c.newDatabase(t, name)) })

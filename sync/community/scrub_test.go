@@ -134,6 +134,43 @@ func testRemains(t *testing.T, where string, files func() []string) {
 	check("a new content key", map[string][]byte{"the old one": identity})
 }
 
+// What somebody may still read is not said to be off the medium, and goes with the next
+// enforcement.
+func testRemainsBesideReader(t *testing.T, where string, files func() []string) {
+	s, b, _ := start(t, where)
+	ctx := context.Background()
+	d := newDevice("estate", "east", 7, 1)
+	register(t, s, d, "")
+	marks := map[string][]byte{}
+	for i := range 10 {
+		d.add(fmt.Sprintf(`{"v":1,"kind":"decision","t":%d,"actor":"guard:somebody-%d","facts":{"pass":{"id":1}}}`, time.Now().AddDate(0, 0, -50).UnixMilli(), i))
+		marks[fmt.Sprint("actor ", i)] = fmt.Appendf(nil, "guard:somebody-%d", i)
+	}
+	d.want(t, d.send(t, b, 0, 10), 10)
+	err := s.store.view(ctx, func(q querier) error {
+		var n int
+		if err := q.QueryRowContext(ctx, `SELECT COUNT(*) FROM gate`).Scan(&n); err != nil {
+			return err
+		}
+		short, cancel := context.WithTimeout(ctx, 2*time.Second)
+		defer cancel()
+		if d, err := s.purge(short, time.Now(), Retention{}); err == nil || d.Entries != 10 {
+			t.Errorf("%+v %v beside one who reads", d, err)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d, err := s.purge(ctx, time.Now(), Retention{}); err != nil || d.Entries != 0 {
+		t.Errorf("%+v %v afterwards", d, err)
+	}
+	s.checkpoint(t)
+	if found := remains(t, files(), marks); len(found) > 0 {
+		t.Errorf("remain: %v", found)
+	}
+}
+
 // The WAL is emptied beside somebody who writes all the time, and after somebody who
 // reads has gone.
 func TestScrubBesideOthers(t *testing.T) {
