@@ -431,6 +431,45 @@ func testTurns(t *testing.T, where string) {
 			t.Errorf("a key that was approved is %+v %v", g, err)
 		}
 	})
+	t.Run("replace", func(t *testing.T) {
+		// While the registry is made anew, which takes long for a large one, the gate may
+		// say how it is: all answers come after that.
+		if _, err := a.ImportRoster(ctx, "replacing", roster(10, 0), ImportOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		one, two := newDevice("replacing", "east", 7, 6), newNewcomer(t, "east", 8)
+		two.site = "replacing"
+		register(t, a, one, "")
+		status, err := wire.Encode(wire.StatusMessage{V: wire.Version, Online: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		err = a.store.write(ctx, func(tx *sql.Tx) error {
+			exec(tx, `LOCK TABLE chunk IN SHARE MODE`)
+			go func() { done <- b.ApproveEnrol(ctx, "replacing", "east", two.request(t), true, "test") }()
+			waits(t, a, done)
+			short, cancel := context.WithTimeout(ctx, 5*time.Second)
+			defer cancel()
+			return a.noteStatus(short, asked{gateName: gateName{"replacing", "east"}, channel: wire.Status, payload: status})
+		})
+		if err != nil {
+			t.Errorf("the gate's status: %v", err)
+		}
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		// Whatever is still on the medium, the device is approved, and to be told so.
+		three := newNewcomer(t, "east", 9)
+		three.site = "replacing"
+		err = a.store.write(ctx, func(tx *sql.Tx) error {
+			exec(tx, `LOCK TABLE registry IN ACCESS SHARE MODE`)
+			return b.ApproveEnrol(ctx, "replacing", "east", three.request(t), true, "test")
+		})
+		if err != nil {
+			t.Errorf("beside one who reads: %v", err)
+		}
+	})
 	t.Run("destroy", func(t *testing.T) {
 		_, bus, stop := start(t, where)
 		d.addLines(300)

@@ -183,7 +183,6 @@ func (s *Server) ApproveEnrol(ctx context.Context, site, gate string, q *wire.En
 		return fmt.Errorf("the device asks to be gate %s/%s of %s, not %s/%s of %s: change its gate.yaml, or what you approve", q.Site, q.Gate, q.Community, site, gate, s.cfg.Community)
 	}
 	now := time.Now().UnixMilli()
-	var others []GateKey
 	// All in one transaction: of two who approve at once, the second must see what the
 	// first has done.
 	err := s.store.write(ctx, func(tx *sql.Tx) error {
@@ -191,24 +190,26 @@ func (s *Server) ApproveEnrol(ctx context.Context, site, gate string, q *wire.En
 			if err := s.store.bulk.turn(ctx, tx, turnRegistry(site)); err != nil {
 				return err
 			}
+			g, err := s.store.gateOf(ctx, tx, site, gate)
+			if err != nil {
+				return err
+			}
+			if _, err := replaces(g, q, replace); err != nil {
+				return err
+			}
+			// Before the gate is locked: it takes a while, in which every answer would wait
+			// behind the gate's status.
+			if err := recutIn(ctx, tx, site, true); err != nil {
+				return err
+			}
 		}
 		g, err := s.store.lockGate(ctx, tx, site, gate, now)
 		if err != nil {
 			return err
 		}
-		for _, k := range g.keys {
-			switch same := bytes.Equal(k.Public[:], q.Public); {
-			case same && k.State == KeyRevoked:
-				return errRevoked
-			case !same && k.State == KeyApproved:
-				others = append(others, k)
-			}
-		}
-		if len(others) > 0 && !replace {
-			return fmt.Errorf("gate %s/%s has the device %s already: `communityd gates replace` puts the new one in its place", site, gate, wire.Fingerprint(others[0].Public[:]))
-		}
-		if len(others) == 0 && replace {
-			return fmt.Errorf("gate %s/%s has no device to be replaced: `communityd gates approve`", site, gate)
+		others, err := replaces(g, q, replace)
+		if err != nil {
+			return err
 		}
 		for _, k := range others {
 			k.State, k.By = KeyRevoked, by
@@ -220,13 +221,8 @@ func (s *Server) ApproveEnrol(ctx context.Context, site, gate string, q *wire.En
 		if err := putKey(ctx, tx, g, k, now); err != nil {
 			return err
 		}
-		if _, err := tx.ExecContext(ctx, `DELETE FROM enrol WHERE code = $1`, q.Code()); err != nil {
-			return err
-		}
-		if !replace {
-			return nil
-		}
-		return recutIn(ctx, tx, site, true)
+		_, err = tx.ExecContext(ctx, `DELETE FROM enrol WHERE code = $1`, q.Code())
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("cannot approve a device: %w", err)
@@ -237,7 +233,33 @@ func (s *Server) ApproveEnrol(ctx context.Context, site, gate string, q *wire.En
 		return nil
 	}
 	s.tell()
-	return s.scrubKey(ctx, site)
+	if err := s.scrubKey(ctx, site); err != nil {
+		// The device is approved, and has yet to be told.
+		s.log.Warn("what the device before could open is still on the medium", "site", site, "gate", gate, "error", err)
+	}
+	return nil
+}
+
+// replaces gives the devices in whose place an approved one comes.
+func replaces(g *gate, q *wire.Enrol, replace bool) ([]GateKey, error) {
+	var others []GateKey
+	if g != nil {
+		for _, k := range g.keys {
+			switch same := bytes.Equal(k.Public[:], q.Public); {
+			case same && k.State == KeyRevoked:
+				return nil, errRevoked
+			case !same && k.State == KeyApproved:
+				others = append(others, k)
+			}
+		}
+	}
+	if len(others) > 0 && !replace {
+		return nil, fmt.Errorf("gate %s/%s has the device %s already: `communityd gates replace` puts the new one in its place", q.Site, q.Gate, wire.Fingerprint(others[0].Public[:]))
+	}
+	if len(others) == 0 && replace {
+		return nil, fmt.Errorf("gate %s/%s has no device to be replaced: `communityd gates approve`", q.Site, q.Gate)
+	}
+	return others, nil
 }
 
 // Revocations is the certificate revocation list for a broker of one's own, PEM.
