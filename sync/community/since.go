@@ -182,6 +182,7 @@ func (s *Server) after(ctx context.Context, e *Earlier, size uint64) ([]string, 
 	parents := []edge.Epoch{e.Epoch}
 	for level := 1; level <= maxUnwrap && len(parents) > 0; level++ {
 		var children []edge.Epoch
+		before := slices.Clone(all) // what the epochs between carried is stored with them
 		for _, c := range counts {
 			if !slices.Contains(parents, c.Parent) || c.Parent == 0 || seen[c.Epoch] {
 				continue
@@ -202,7 +203,7 @@ func (s *Server) after(ctx context.Context, e *Earlier, size uint64) ([]string, 
 			if level == 1 {
 				from = min(c.Forked, e.Size)
 			}
-			lost := carried.lacks(max(from, min(size, e.Size)), e.Size)
+			lost := slices.Concat(before, carried).lacks(max(from, min(size, e.Size)), e.Size)
 			text := fmt.Sprintf("epoch %s follows %s at %d: %d of the head's entries were carried over, %d that are not stored were not", c.Epoch, c.Parent, c.Forked,
 				e.Size-from-carried.lacks(from, e.Size), lost)
 			if c.Destroyed > 0 {
