@@ -84,7 +84,7 @@ func (s *Server) Since(ctx context.Context, e *Earlier) (said []string, ok bool,
 			return nil, false, fmt.Errorf("log %s: %w", l.name(), err)
 		}
 	}
-	after, carried, err := s.after(ctx, e, size)
+	after, carried, destroyed, err := s.after(ctx, e, size)
 	if err != nil {
 		return nil, false, err
 	}
@@ -93,6 +93,9 @@ func (s *Server) Since(ctx context.Context, e *Earlier) (said []string, ok bool,
 		said = append(said, fmt.Sprintf("the head over %d entries is extended by %d: nothing was changed or removed", e.Size, size))
 	case e.Size <= size:
 		said, ok = append(said, fmt.Sprintf("changed: the first %d entries that are stored are not those of the head", e.Size)), false
+	case never > 0 && destroyed > 0:
+		// Retention takes what was carried, too, and must not look like a loss.
+		said = append(said, fmt.Sprintf("%d of %d of its entries are stored; whether %d others came cannot be said, since of the epochs that follow %d entries are destroyed, as recorded", size, e.Size, never, destroyed))
 	case never > 0:
 		said, ok = append(said, fmt.Sprintf("%d of its entries never reached this server: %d of %d are stored", never, size, e.Size)), false
 	default:
@@ -169,15 +172,16 @@ func (s *Server) recomputed(ctx context.Context, l *gateLog, size uint64) (tlog.
 }
 
 // after says of each epoch that follows the head's, directly or not, what it carried
-// over of the head's entries, and finds all that was; size is how many of the head's
-// epoch are stored.
-func (s *Server) after(ctx context.Context, e *Earlier, size uint64) ([]string, spans, error) {
+// over of the head's entries, and finds all that was, and how many entries of these
+// epochs are destroyed; size is how many of the head's epoch are stored.
+func (s *Server) after(ctx context.Context, e *Earlier, size uint64) ([]string, spans, uint64, error) {
 	counts, err := s.Counts(ctx, e.Site, e.Gate)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, 0, err
 	}
 	var said []string
 	var all spans
+	destroyed := uint64(0)
 	seen := map[edge.Epoch]bool{e.Epoch: true}
 	parents := []edge.Epoch{e.Epoch}
 	for level := 1; level <= maxUnwrap && len(parents) > 0; level++ {
@@ -191,11 +195,11 @@ func (s *Server) after(ctx context.Context, e *Earlier, size uint64) ([]string, 
 			children = append(children, c.Epoch)
 			l, err := s.logOf(ctx, e.Site, e.Gate, c.Epoch)
 			if err != nil {
-				return nil, nil, err
+				return nil, nil, 0, err
 			}
 			carried, err := s.carriedBy(ctx, l, level)
 			if err != nil {
-				return nil, nil, fmt.Errorf("log %s: %w", l.name(), err)
+				return nil, nil, 0, fmt.Errorf("log %s: %w", l.name(), err)
 			}
 			all = append(all, carried...)
 			// What lies below the fork stands with the epoch that was left.
@@ -206,7 +210,7 @@ func (s *Server) after(ctx context.Context, e *Earlier, size uint64) ([]string, 
 			lost := slices.Concat(before, carried).lacks(max(from, min(size, e.Size)), e.Size)
 			text := fmt.Sprintf("epoch %s follows %s at %d: %d of the head's entries were carried over, %d that are not stored were not", c.Epoch, c.Parent, c.Forked,
 				e.Size-from-carried.lacks(from, e.Size), lost)
-			if c.Destroyed > 0 {
+			if destroyed += c.Destroyed; c.Destroyed > 0 {
 				text += fmt.Sprintf("; what %d entries of it carried is not known, they are destroyed, as recorded", c.Destroyed)
 			}
 			said = append(said, text)
@@ -216,7 +220,7 @@ func (s *Server) after(ctx context.Context, e *Earlier, size uint64) ([]string, 
 	if len(said) == 0 {
 		said = append(said, "no epoch follows it")
 	}
-	return said, all, nil
+	return said, all, destroyed, nil
 }
 
 // carriedBy finds which entries of an epoch, so many epochs before this log's, it

@@ -2,6 +2,7 @@ package community
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -102,6 +103,21 @@ func testSince(t *testing.T, where string) {
 	third.want(t, third.send(t, b, 0, 3), 3)
 	if got, ok := since(head(d, 33, d.key)); !ok || !strings.Contains(got, "30 of its 33 entries are stored, the others were carried into epochs that follow") ||
 		!strings.Contains(got, "epoch 0000000000000009 follows 0000000000000008 at 3: 1 of the head's entries were carried over, 0 that are not stored were not") {
+		t.Errorf("%v %s", ok, got)
+	}
+
+	// What was carried may be past its retention: nobody knows then what it was.
+	l, err := s.logOf(ctx, "estate", "east", 9)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.store.write(ctx, func(tx *sql.Tx) error {
+		_, err := s.store.destroy(ctx, tx, l.id, []uint64{1}, 1, "retention", "system")
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if got, ok := since(head(d, 33, d.key)); !ok || !strings.Contains(got, "30 of 33 of its entries are stored; whether 1 others came cannot be said, since of the epochs that follow 1 entries are destroyed, as recorded") {
 		t.Errorf("%v %s", ok, got)
 	}
 

@@ -181,8 +181,8 @@ With --since FILE it also says what became of a head that was printed or
 photographed earlier: FILE holds what "gatehouse journal head" prints, cosigned or
 not. It checks who has signed it, that the log which is stored extends it, how many
 of its entries never reached this server, and what the epochs that follow carried
-over. The status is 1 when something of it was changed or is missing. Only the
-head's gate is read then.`,
+over; not what of that is destroyed since. The status is 1 when something of it was
+changed or is missing. Only the head's gate is read then.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var site, gate string
