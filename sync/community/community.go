@@ -229,7 +229,10 @@ func (s *Server) RevokeGate(ctx context.Context, site, name string, public []byt
 	if err := s.setKey(ctx, site, name, public, "", KeyRevoked, by); err != nil {
 		return err
 	}
-	return s.rotate(ctx, site)
+	if err := s.rotate(ctx, site); err != nil {
+		return fmt.Errorf("the device is revoked, but not all that it could open is gone: %w", err)
+	}
+	return nil
 }
 
 // signerName is the name under which a gate's device signs: its logs' origin

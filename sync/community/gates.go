@@ -90,7 +90,7 @@ type Site struct {
 // Sites lists the sites with their gates, in order.
 func (s *Server) Sites(ctx context.Context) ([]Site, error) {
 	var out []Site
-	rows, err := s.store.r.QueryContext(ctx, `SELECT site, name FROM gate UNION SELECT site, '' FROM registry UNION SELECT site, '' FROM roster ORDER BY site, name`)
+	rows, err := s.store.r.QueryContext(ctx, `SELECT site, name FROM gate UNION SELECT site, '' FROM registry ORDER BY site, name`)
 	err = each(rows, err, func() error {
 		var site, gate string
 		err := rows.Scan(&site, &gate)
