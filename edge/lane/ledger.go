@@ -67,6 +67,7 @@ func (g *ledger) write(ctx context.Context, e *edge.Entry, then func()) {
 		}
 		tell()
 		if !pause(ctx, time.Second) {
+			g.log.Error("what happened is not on record: the lane ends", "kind", e.Kind, "result", e.Result, "err", err)
 			return
 		}
 	}
