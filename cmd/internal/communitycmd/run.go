@@ -63,6 +63,10 @@ func (b *base) serve(cmd *cobra.Command, r *runFlags) (err error) {
 		}
 	}
 	s, err := b.open(cmd)
+	if errors.Is(err, context.Canceled) && cmd.Context().Err() != nil {
+		log.Info("community server was told to stop before it ran")
+		return nil
+	}
 	if err != nil {
 		return err
 	}

@@ -129,6 +129,11 @@ func configFlag(cmd *cobra.Command, path *string) {
 	cmd.Flags().StringVarP(path, "config", "c", defaultConfig, "the gate's configuration")
 }
 
+// told reports whether a start has come to nothing since the gate was told to stop.
+func told(ctx context.Context, err error) bool {
+	return ctx.Err() != nil && errors.Is(err, context.Canceled)
+}
+
 func runCmd() *cobra.Command {
 	var path string
 	var verbose bool
@@ -164,6 +169,10 @@ service's status. What is wrong is refused as a whole.`,
 				}
 				a, err = app.Build(cmd.Context(), cfg, o)
 			}
+			if told(cmd.Context(), err) {
+				log.Info("the gate was told to stop before it was open", "at", err)
+				return nil
+			}
 			if err != nil {
 				return err
 			}
@@ -185,6 +194,10 @@ service's status. What is wrong is refused as a whole.`,
 			}()
 			err = a.Run(cmd.Context())
 			n.Stopping()
+			if told(cmd.Context(), err) {
+				log.Info("the gate was told to stop before it was open", "at", err)
+				return nil
+			}
 			return err
 		},
 	}

@@ -141,7 +141,7 @@ func TestBareStart(t *testing.T) {
 		t.Errorf("the page:\n%s", page)
 	}
 	if a, b := state("gatehouse.service"), state("getty@tty1.service"); a != "inactive" || b != "inactive" {
-		t.Errorf("beside the page the gate is %s, the screen's login %s", a, b)
+		t.Errorf("beside the page the gate is %s, the screen's login %s\n%s", a, b, sh(t, "systemctl status --no-pager gatehouse.service || true; journalctl -b --no-pager -u gatehouse.service -n 30"))
 	}
 	sh(t, "systemctl stop gatehouse-setup.service")
 	within(t, time.Minute, "the gate and the login are back after the page", func() bool {
