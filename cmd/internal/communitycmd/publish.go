@@ -44,8 +44,9 @@ func (b *base) roster() *cobra.Command {
 				return fmt.Errorf("cannot read the roster: %w", err)
 			}
 			return b.with(cmd, func(ctx context.Context, s *community.Server, out io.Writer) error {
+				// A spinner of its own would read the bar while it is written.
 				bar := progressbar.NewOptions64(-1, progressbar.OptionSetWriter(cmd.ErrOrStderr()), progressbar.OptionSetDescription("rows"),
-					progressbar.OptionClearOnFinish(), progressbar.OptionShowCount())
+					progressbar.OptionSetSpinnerChangeInterval(0), progressbar.OptionClearOnFinish(), progressbar.OptionShowCount())
 				ch, err := s.ImportRoster(ctx, site, roster.Open(args[0], f, st.Size(), o), community.ImportOptions{
 					DryRun: dry, DropLocal: drop, MaxGone: share, Progress: func(n int64) { _ = bar.Set64(n) }})
 				_ = bar.Finish()
