@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"gatehouse/edge"
+	"gatehouse/edge/durable"
 )
 
 // How long certificates are good. The gate's own CA lives as long as a gate; the
@@ -161,28 +162,12 @@ func (c *Certificates) makeCA(path string) ([]byte, error) {
 	return out, writeWhole(path, out)
 }
 
-// writeWhole writes a secret file under another name first: a power cut leaves
-// the whole of it or none.
+// writeWhole writes a secret file, with its folder.
 func writeWhole(path string, b []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, werr := f.Write(b)
-	if err := errors.Join(werr, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(path+".new", path); err != nil {
-		return err
-	}
-	d, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return durable.Replace(path, b, 0o600)
 }
 
 // Own says whether the certificate is of the gate's own CA.

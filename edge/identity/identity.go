@@ -19,6 +19,7 @@ import (
 	"filippo.io/age"
 
 	"gatehouse/edge"
+	"gatehouse/edge/durable"
 )
 
 // Identity is the device's keys. Others get a Signer or Opener, never a key.
@@ -75,24 +76,8 @@ func Secret(path string, gen func() (string, error)) (string, error) {
 		if err != nil {
 			return "", fmt.Errorf("cannot make %s: %w", path, err)
 		}
-		// Written under another name first: a power cut leaves a whole key or none.
-		tmp := path + ".new"
-		f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-		if err != nil {
+		if err := durable.Replace(path, []byte(text+"\n"), 0o600); err != nil {
 			return "", fmt.Errorf("cannot make %s: %w", path, err)
-		}
-		_, werr := f.WriteString(text + "\n")
-		if err := errors.Join(werr, f.Sync(), f.Close()); err != nil {
-			return "", fmt.Errorf("cannot make %s: %w", path, err)
-		}
-		if err := os.Rename(tmp, path); err != nil {
-			return "", fmt.Errorf("cannot make %s: %w", path, err)
-		}
-		if d, err := os.Open(filepath.Dir(path)); err == nil {
-			serr := d.Sync()
-			if err := errors.Join(serr, d.Close()); err != nil {
-				return "", fmt.Errorf("cannot make %s: %w", path, err)
-			}
 		}
 		return text, nil
 	case err != nil:

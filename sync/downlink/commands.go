@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"gatehouse/edge"
+	"gatehouse/edge/durable"
 	"gatehouse/sync/wire"
 )
 
@@ -46,27 +47,12 @@ func (d *Downlink) loadConsumed() (consumed, error) {
 }
 
 // save returns when the numbers are on the medium.
-func (c consumed) save(path string) (err error) {
+func (c consumed) save(path string) error {
 	b, err := json.Marshal(c)
 	if err != nil {
 		return err
 	}
-	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(path+".new", path); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return durable.Replace(path, b, 0o600)
 }
 
 // obey carries commands out, one at a time.

@@ -14,6 +14,7 @@ import (
 
 	"gatehouse/cmd/internal/config"
 	"gatehouse/edge"
+	"gatehouse/edge/durable"
 	"gatehouse/edge/journal"
 	"gatehouse/edge/sqlite"
 )
@@ -108,20 +109,12 @@ func (a *App) noteSalvages(all []journal.Salvage) error {
 		err = config.WriteKey(path, text)
 	}
 	if err == nil {
-		err = syncFolder(a.cfg.State)
+		err = durable.SyncFolder(a.cfg.State)
 	}
 	if err != nil {
 		return fmt.Errorf("cannot note what is to be carried over: %w", err)
 	}
 	return nil
-}
-
-func syncFolder(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }
 
 // unfinished are the damaged journals that are still to be carried over: those noted,

@@ -20,6 +20,7 @@ import (
 	"gatehouse/cmd/internal/config"
 	"gatehouse/cmd/internal/updatecmd"
 	"gatehouse/edge"
+	"gatehouse/edge/durable"
 	"gatehouse/edge/journal"
 )
 
@@ -108,8 +109,8 @@ func decommission(ctx context.Context, cfg *config.Gate, e journal.Ending) ([]by
 	if err != nil {
 		return nil, err
 	}
-	if err := writeDurably(filepath.Join(cfg.State, certificateName), text); err != nil {
-		return nil, err
+	if err := durable.Replace(filepath.Join(cfg.State, certificateName), text, 0o644); err != nil {
+		return nil, fmt.Errorf("cannot write the statement: %w", err)
 	}
 	for _, p := range doomed {
 		if err := shred(p); err != nil {
@@ -278,24 +279,4 @@ func shred(path string) error {
 		return fmt.Errorf("cannot destroy %s: %w", path, err)
 	}
 	return nil
-}
-
-// writeDurably replaces a file: after a power cut there is the old text or the new.
-func writeDurably(path string, text []byte) error {
-	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o644)
-	if err != nil {
-		return fmt.Errorf("cannot write %s: %w", path, err)
-	}
-	_, err = f.Write(text)
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = os.Rename(path+".new", path)
-	}
-	if err != nil {
-		return fmt.Errorf("cannot write %s: %w", path, err)
-	}
-	d, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

@@ -16,11 +16,11 @@ const module = "gatehouse"
 var exceptions = map[string][]string{
 	"device/":        {"device/bus", "device/options", "device/scan"}, // drivers and sim
 	"device/catalog": {"device/"},                                     // the one table of drivers
-	"edge/":          {"edge/clock", "edge/sqlite", "edge/text", "edge/bundle", "edge/roster"},
+	"edge/":          {"edge/clock", "edge/durable", "edge/sqlite", "edge/text", "edge/bundle", "edge/roster"},
 	"edge/lane":      {"edge/policy"},
 	"edge/bundle":    {"edge/policy"},
 	"edge/policy":    {"device/options"},
-	"sync/":          {"edge/clock", "edge/sqlite", "edge/text", "edge/bundle", "edge/roster"},
+	"sync/":          {"edge/clock", "edge/durable", "edge/sqlite", "edge/text", "edge/bundle", "edge/roster"},
 	"sync/uplink":    {"sync/wire"},
 	"sync/downlink":  {"sync/wire"},
 	"sync/enrol":     {"sync/wire"},

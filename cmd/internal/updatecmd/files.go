@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"gatehouse/edge/durable"
 )
 
 // copyFolder makes an exact copy, with owners, modes and times. What was at to is
@@ -24,15 +26,7 @@ func copyFolder(from, to string) error {
 	if err := os.Rename(part, to); err != nil {
 		return err
 	}
-	return syncFolder(filepath.Dir(to))
-}
-
-func syncFolder(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return durable.SyncFolder(filepath.Dir(to))
 }
 
 func copyAll(from, to string) error {

@@ -21,6 +21,8 @@ import (
 	"strings"
 	"time"
 
+	"gatehouse/edge/durable"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -520,14 +522,14 @@ func (u *Updater) restore(p *progress) error {
 	if err := copyFolder(u.backup(), aside); err != nil {
 		return err
 	}
-	if err := errors.Join(os.WriteFile(filepath.Join(aside, Restoring), nil, 0o600), syncFolder(aside)); err != nil {
+	if err := errors.Join(os.WriteFile(filepath.Join(aside, Restoring), nil, 0o600), durable.SyncFolder(aside)); err != nil {
 		return fmt.Errorf("cannot put the copies in place: %w", err)
 	}
 	// Exchanged in one step: there is no moment without databases (renameat2(2)).
 	if err := unix.Renameat2(unix.AT_FDCWD, u.site.State, unix.AT_FDCWD, aside, unix.RENAME_EXCHANGE); err != nil {
 		return fmt.Errorf("cannot set the newer databases aside: %w", err)
 	}
-	if err := syncFolder(filepath.Dir(u.site.State)); err != nil {
+	if err := durable.SyncFolder(filepath.Dir(u.site.State)); err != nil {
 		return fmt.Errorf("cannot put the copies in place: %w", err)
 	}
 	return u.restored(p)
@@ -543,7 +545,7 @@ func (u *Updater) restored(p *progress) error {
 	if err := os.Remove(filepath.Join(u.site.State, Restoring)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("cannot let the gate start on the copies: %w", err)
 	}
-	return syncFolder(u.site.State)
+	return durable.SyncFolder(u.site.State)
 }
 
 // Restoring is the file in the state folder while its contents are exchanged. The
@@ -571,7 +573,7 @@ func (u *Updater) restoreInside(p *progress) error {
 	if err := os.MkdirAll(aside, 0o700); err != nil {
 		return fmt.Errorf("cannot set the newer databases aside: %w", err)
 	}
-	if err := errors.Join(like(aside, dir), syncFolder(dir)); err != nil {
+	if err := errors.Join(like(aside, dir), durable.SyncFolder(dir)); err != nil {
 		return err
 	}
 	move := func(from, to string, skip func(string) bool) error {
@@ -590,7 +592,7 @@ func (u *Updater) restoreInside(p *progress) error {
 			}
 			err = os.Rename(src, dst)
 		}
-		return errors.Join(err, syncFolder(to), syncFolder(from))
+		return errors.Join(err, durable.SyncFolder(to), durable.SyncFolder(from))
 	}
 	if err := move(dir, aside, kept); err != nil {
 		return fmt.Errorf("cannot set the newer databases aside: %w", err)
@@ -599,7 +601,7 @@ func (u *Updater) restoreInside(p *progress) error {
 	if err := move(fresh, dir, nil); err != nil {
 		return fmt.Errorf("cannot put the copies in place: %w", err)
 	}
-	if err := errors.Join(os.Remove(fresh), syncFolder(dir)); err != nil {
+	if err := errors.Join(os.Remove(fresh), durable.SyncFolder(dir)); err != nil {
 		return fmt.Errorf("cannot put the copies in place: %w", err)
 	}
 	return u.restored(p)
@@ -646,16 +648,7 @@ func (u *Updater) save(p *progress) error {
 	if err != nil {
 		return err
 	}
-	tmp := u.file() + ".new"
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return fmt.Errorf("cannot note how far the update is: %w", err)
-	}
-	_, err = f.Write(b)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("cannot note how far the update is: %w", err)
-	}
-	if err := errors.Join(os.Rename(tmp, u.file()), syncFolder(u.o.Stage)); err != nil {
+	if err := durable.Replace(u.file(), b, 0o600); err != nil {
 		return fmt.Errorf("cannot note how far the update is: %w", err)
 	}
 	return nil
