@@ -91,10 +91,7 @@ func (j *Journal) Decommission(ctx context.Context, e Ending) (End, error) {
 		}
 		out.Destroyed += n
 	}
-	empty, err := j.shrink(ctx)
-	if err == nil && !empty {
-		empty, err = j.emptied(ctx, endTries)
-	}
+	empty, err := j.shrink(ctx, endTries)
 	if err != nil {
 		return out, err
 	}

@@ -299,7 +299,14 @@ func (j *Journal) firstEpoch(ctx context.Context, name string) error {
 		return err
 	}
 	r := &request{lines: [][]byte{pack(line)}, deltas: deltas, at: now.Time}
-	if err := j.commit(ctx, []*request{r}, map[string]any{"name": name, "epoch": epoch.String(), "acked": 0}); err != nil {
+	if err := j.commit(ctx, []*request{r}, func(ctx context.Context, _ uint64) error {
+		for k, v := range map[string]any{"name": name, "epoch": epoch.String(), "acked": 0} {
+			if _, err := j.stmts.meta.ExecContext(ctx, k, v); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
 		return err
 	}
 	return r.err
@@ -412,10 +419,10 @@ func (j *Journal) gather() []*request {
 	}
 }
 
-// commit writes the requests in one transaction. The error is that of the
-// transaction; a request that is stale has its own and is left out. The caller
-// holds write.
-func (j *Journal) commit(ctx context.Context, batch []*request, meta map[string]any) (err error) {
+// commit writes the requests in one transaction, and what belongs to them by also, which
+// is given the size that it makes; nil = nothing. The error is that of the transaction;
+// a request that is stale has its own and is left out. The caller holds write.
+func (j *Journal) commit(ctx context.Context, batch []*request, also func(ctx context.Context, size uint64) error) (err error) {
 	if j.closed {
 		return errors.New("the journal is closed")
 	}
@@ -434,12 +441,7 @@ func (j *Journal) commit(ctx context.Context, batch []*request, meta map[string]
 			err = fmt.Errorf("cannot write the journal: %w", err)
 		}
 	}()
-	for k, v := range meta {
-		if _, err := j.stmts.meta.ExecContext(ctx, k, v); err != nil {
-			return err
-		}
-	}
-	wrote := len(meta) > 0
+	wrote := also != nil
 	staged := map[edge.Cell]localCell{}
 	for _, r := range batch {
 		ok, err := j.fresh(ctx, staged, r.expect)
@@ -472,6 +474,11 @@ func (j *Journal) commit(ctx context.Context, batch []*request, meta map[string]
 	if !wrote {
 		j.rollback(ctx)
 		return nil
+	}
+	if also != nil {
+		if err := also(ctx, next); err != nil {
+			return err
+		}
 	}
 	if _, err := j.stmts.commit.ExecContext(ctx); err != nil {
 		return err
@@ -538,9 +545,7 @@ func (j *Journal) Alive(within time.Duration) error {
 // ApplyPeer takes what other gates changed, each once: known by gate, epoch and
 // sequence. The deltas of one gate come in the order of its journal.
 func (j *Journal) ApplyPeer(ctx context.Context, peers []edge.PeerDelta) error {
-	j.write.Lock()
-	defer j.write.Unlock()
-	return j.tx(ctx, func(ctx context.Context) error {
+	return j.writeTx(ctx, func(ctx context.Context) error {
 		for _, p := range peers {
 			var seq int64
 			err := j.conn.QueryRowContext(ctx, "SELECT seq FROM peer WHERE gate=? AND epoch=?", p.Gate, p.Epoch.String()).Scan(&seq)
@@ -592,6 +597,13 @@ func (j *Journal) tx(ctx context.Context, f func(context.Context) error) error {
 		return fmt.Errorf("cannot write the journal: %w", err)
 	}
 	return nil
+}
+
+// writeTx is a transaction for which the lanes wait.
+func (j *Journal) writeTx(ctx context.Context, f func(context.Context) error) error {
+	j.write.Lock()
+	defer j.write.Unlock()
+	return j.tx(ctx, f)
 }
 
 // Read returns entries from a sequence on: at most maxEntries, and at most

@@ -497,9 +497,7 @@ func (j *Journal) dropDelivered(ctx context.Context) error {
 	if err := j.db.R.QueryRowContext(ctx, "SELECT count(*) FROM sealed WHERE first+count<=?", int64(j.Acked())).Scan(&n); err != nil || n == 0 {
 		return err
 	}
-	j.write.Lock()
-	defer j.write.Unlock()
-	return j.tx(ctx, func(ctx context.Context) error {
+	return j.writeTx(ctx, func(ctx context.Context) error {
 		for {
 			var first, count int64
 			err := j.conn.QueryRowContext(ctx, "SELECT first, count FROM sealed WHERE first+count<=? LIMIT 1", int64(j.Acked())).Scan(&first, &count)

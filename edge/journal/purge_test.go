@@ -395,14 +395,7 @@ func TestErasureRemembersWhatItErased(t *testing.T) {
 			if _, err := j.Purge(ctx, epochStart.Add(-time.Hour)); err != nil {
 				t.Fatal(err)
 			}
-			var text string
-			got, err := j.Read(ctx, 0, 1000, 1<<20)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, s := range got {
-				text += string(s.Line)
-			}
+			text := written(t, j)
 			if strings.Contains(text, "dialysis") {
 				t.Error("what was said about the person is still there")
 			}
@@ -658,4 +651,17 @@ func TestOneAlone(t *testing.T) {
 	if _, err := Open(ctx, path, o); !errors.Is(err, ErrInUse) {
 		t.Errorf("a daemon was let in: %v", err)
 	}
+}
+
+// written is all that can be read of a journal.
+func written(t *testing.T, j *Journal) (text string) {
+	t.Helper()
+	got, err := j.Read(t.Context(), 0, 1000, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range got {
+		text += string(s.Line)
+	}
+	return text
 }

@@ -22,11 +22,6 @@ func (j *Journal) clean(ctx context.Context) (bool, error) {
 	if !j.stale.Load() {
 		return true, nil
 	}
-	return j.empty(ctx)
-}
-
-// empty empties the WAL, beside the lanes. The caller holds emptying.
-func (j *Journal) empty(ctx context.Context) (bool, error) {
 	j.stale.Store(false) // before: what is destroyed meanwhile says so again
 	ok, err := j.db.Truncate(ctx)
 	if !ok {
@@ -131,10 +126,7 @@ func (j *Journal) Relieve(ctx context.Context) (freed bool, err error) {
 	if freed, err = j.relieve(ctx); err != nil {
 		return false, fmt.Errorf("cannot make room: %w", err)
 	}
-	empty, err := j.shrink(ctx)
-	if err == nil && !empty {
-		empty, err = j.emptied(ctx, relieveTries)
-	}
+	empty, err := j.shrink(ctx, relieveTries)
 	if j.owing = freed && !empty; err != nil {
 		return false, fmt.Errorf("cannot make room: %w", err)
 	}
@@ -199,7 +191,7 @@ const stripAtOnce = 1024
 // transaction on; a table of a million hashes goes in steps, since dropping it would
 // need as much room in the WAL, on a full medium, and keep the lanes waiting.
 func (j *Journal) strip(ctx context.Context, l life) error {
-	err := j.step(ctx, func(ctx context.Context) error {
+	err := j.writeTx(ctx, func(ctx context.Context) error {
 		for _, q := range []string{"UPDATE former SET bare=1 WHERE epoch=?", "DELETE FROM carried WHERE epoch=?"} {
 			if _, err := j.conn.ExecContext(ctx, q, l.epoch.String()); err != nil {
 				return err
@@ -222,13 +214,16 @@ func (j *Journal) dropBare(ctx context.Context) (some bool, err error) {
 		return false, err
 	}
 	for _, f := range formers {
+		if !f.bare {
+			continue
+		}
 		for _, t := range stripped {
 			t += suffixOf(f.Epoch)
 			var there bool
 			if err := j.db.R.QueryRowContext(ctx, "SELECT count(*)>0 FROM sqlite_schema WHERE name=?", t).Scan(&there); err != nil {
 				return some, fmt.Errorf("cannot look for the tables of former epochs: %w", err)
 			}
-			if !f.bare || !there {
+			if !there {
 				continue
 			}
 			some = true
@@ -242,7 +237,7 @@ func (j *Journal) dropBare(ctx context.Context) (some bool, err error) {
 
 func (j *Journal) dropTable(ctx context.Context, t string) error {
 	err := j.inSteps(ctx, func() (more bool, err error) {
-		err = j.step(ctx, func(ctx context.Context) error {
+		err = j.writeTx(ctx, func(ctx context.Context) error {
 			r, err := j.conn.ExecContext(ctx, "DELETE FROM "+t+" WHERE rowid<=(SELECT max(r) FROM (SELECT rowid AS r FROM "+t+" ORDER BY rowid LIMIT ?))", stripAtOnce)
 			if err != nil {
 				return err
@@ -256,28 +251,23 @@ func (j *Journal) dropTable(ctx context.Context, t string) error {
 	if err != nil {
 		return err
 	}
-	return j.step(ctx, func(ctx context.Context) error {
+	return j.writeTx(ctx, func(ctx context.Context) error {
 		_, err := j.conn.ExecContext(ctx, "DROP TABLE "+t)
 		return err
 	})
 }
 
-// step is one transaction for which the lanes wait.
-func (j *Journal) step(ctx context.Context, f func(context.Context) error) error {
-	j.write.Lock()
-	defer j.write.Unlock()
-	return j.tx(ctx, f)
-}
-
-// shrink gives free pages and the WAL back to the file system. It reports whether the
-// WAL is empty.
-func (j *Journal) shrink(ctx context.Context) (bool, error) {
+// shrink gives free pages and the WAL back to the file system; that it tries again so
+// many times while somebody reads. It reports whether the WAL is empty.
+func (j *Journal) shrink(ctx context.Context, tries int) (empty bool, err error) {
 	if err := j.vacuum(ctx); err != nil {
 		return false, err
 	}
-	j.emptying.Lock()
-	defer j.emptying.Unlock()
-	return j.empty(ctx)
+	j.stale.Store(true) // also when nothing was destroyed: it is to be short
+	if empty, err = j.clean(ctx); err != nil || empty {
+		return empty, err
+	}
+	return j.emptied(ctx, tries)
 }
 
 const (

@@ -180,7 +180,7 @@ func TestVacuumInSteps(t *testing.T) {
 	if left := free(); left > 0 {
 		t.Errorf("%d pages are still free", left)
 	}
-	if empty, err := j.shrink(ctx); !empty || err != nil {
+	if empty, err := j.shrink(ctx, 0); !empty || err != nil {
 		t.Errorf("the WAL is not empty: %v", err)
 	}
 	st, err := os.Stat(path)
@@ -212,7 +212,7 @@ func TestStripInSteps(t *testing.T) {
 	if n, err := j.Purge(ctx, time.UnixMilli(clk.Now().Time)); n == 0 || err != nil {
 		t.Fatal(n, err)
 	}
-	if done, err := j.shrink(ctx); !done || err != nil {
+	if done, err := j.shrink(ctx, 0); !done || err != nil {
 		t.Fatal(done, err)
 	}
 	hashes := func() (n int) {
@@ -292,7 +292,7 @@ func TestStripTakesLittleRoom(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if done, err := j.shrink(ctx); !done || err != nil {
+	if done, err := j.shrink(ctx, 0); !done || err != nil {
 		t.Fatal(done, err)
 	}
 	if err := j.dropTable(ctx, "hash_x"); err != nil {

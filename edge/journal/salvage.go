@@ -397,31 +397,20 @@ func (x *rescue) sealed(ctx context.Context, suffix string, first uint64) error 
 func (j *Journal) appendRescued(ctx context.Context, lines [][]byte, mark string, at uint64, erase map[edge.PassID]string) error {
 	j.write.Lock()
 	defer j.write.Unlock()
-	block, blockAt, hasBlock := j.block, j.blockAt, j.hasBlock
-	next := j.Size()
-	if err := j.tx(ctx, func(ctx context.Context) error {
-		for _, line := range lines {
-			if err := j.insert(ctx, next, line); err != nil {
-				return err
-			}
-			next++
-		}
+	r := &request{lines: lines}
+	err := j.commit(ctx, []*request{r}, func(ctx context.Context, size uint64) error {
 		for pass, by := range erase {
 			if _, err := j.conn.ExecContext(ctx, "INSERT OR IGNORE INTO erasure(pass, by, upto) VALUES(?, ?, 1)", int64(pass), by); err != nil {
 				return err
 			}
 		}
 		if len(lines) > 0 {
-			if _, err := j.conn.ExecContext(ctx, "UPDATE erasure SET tried=0, upto=max(upto, ?)", int64(next)); err != nil {
+			if _, err := j.conn.ExecContext(ctx, "UPDATE erasure SET tried=0, upto=max(upto, ?)", int64(size)); err != nil {
 				return err
 			}
 		}
 		_, err := j.stmts.meta.ExecContext(ctx, mark, int64(at))
 		return err
-	}); err != nil {
-		j.block, j.blockAt, j.hasBlock = block, blockAt, hasBlock
-		return err
-	}
-	j.grow(next)
-	return nil
+	})
+	return errors.Join(err, r.err)
 }

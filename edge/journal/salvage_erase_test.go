@@ -65,14 +65,7 @@ func TestErasureOutlivesDamage(t *testing.T) {
 			if _, err := j.Purge(ctx, epochStart.Add(-time.Hour)); err != nil {
 				t.Fatal(err)
 			}
-			var text string
-			got, err := j.Read(ctx, 0, 1000, 1<<20)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, s := range got {
-				text += string(s.Line)
-			}
+			text := written(t, j)
 			if strings.Contains(text, "dialysis") {
 				t.Error("what was carried over is still there")
 			}
@@ -198,14 +191,7 @@ func TestErasureRemembersWhatItErasedOfTheCarried(t *testing.T) {
 	if _, err := j.Purge(ctx, epochStart.Add(-time.Hour)); err != nil {
 		t.Fatal(err)
 	}
-	var text string
-	got, err := j.Read(ctx, 0, 1000, 1<<20)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, s := range got {
-		text += string(s.Line)
-	}
+	text := written(t, j)
 	if strings.Contains(text, "dialysis") || !strings.Contains(text, "choir") {
 		t.Errorf("what was said about the person is still there, or went with it: %s", text)
 	}

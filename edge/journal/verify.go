@@ -336,13 +336,8 @@ func (r *Reader) Verify(ctx context.Context, progress func(done, all uint64)) (*
 			return rep, err
 		}
 	}
-	if now := *r; r.former == nil {
-		if err := now.Refresh(ctx); err != nil {
-			return rep, err
-		}
-		if now.epoch != r.epoch {
-			return rep, errors.New("a new epoch has begun meanwhile, to which this one's entries go: say it again")
-		}
+	if err := r.still(ctx); err != nil {
+		return rep, err
 	}
 	for rep.Sealed < rep.Size {
 		if _, ok := stored[leafIndex(rep.Sealed)]; !ok {
@@ -379,12 +374,24 @@ func (r *Reader) Verify(ctx context.Context, progress func(done, all uint64)) (*
 	default:
 		table.check(bad)
 	}
-	if r.former != nil { // as long as it was whole all the while
-		if _, err := r.Former(ctx, r.epoch); err != nil {
-			return rep, err
-		}
-	}
 	return rep, nil
+}
+
+// still is an error when the epoch's tables are not any more what they were when they
+// began to be read: it has ended, or was dropped.
+func (r *Reader) still(ctx context.Context) error {
+	if r.former != nil {
+		_, err := r.Former(ctx, r.epoch)
+		return err
+	}
+	now := *r
+	if err := now.Refresh(ctx); err != nil {
+		return err
+	}
+	if now.epoch != r.epoch {
+		return errors.New("a new epoch has begun meanwhile, to which this one's entries go: say it again")
+	}
+	return nil
 }
 
 // keptHead is a head that others have signed, beside the log that it is of.
