@@ -19,7 +19,7 @@ import (
 // journal that is still to be carried over; databases that an update replaced; what is
 // left of a backup that was interrupted.
 func RemoveCopies(state string, before time.Time) (removed []string, err error) {
-	out := append(setAside(state), leftBackups(state)...)
+	out := rubbish(state)
 	if _, err := os.Lstat(filepath.Join(state, updatecmd.Restoring)); err != nil { // nothing is being exchanged
 		replaced, err := filepath.Glob(filepath.Join(state, updatecmd.AsidePattern))
 		if err != nil {

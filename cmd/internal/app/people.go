@@ -58,11 +58,12 @@ func (a *App) openPeople(ctx context.Context) {
 		_, err := a.recordBy(ctx, k, actor, data)
 		return err
 	}})
-	if err != nil && ctx.Err() == nil {
-		a.log.Error("the accounts cannot be opened; nobody can log in, the gate itself works on. Move accounts.db away to begin anew", "err", err)
+	if err == nil {
+		return
 	}
-	if err != nil {
-		a.People = nil
+	a.People = nil
+	if ctx.Err() == nil {
+		a.log.Error("the accounts cannot be opened; nobody can log in, the gate itself works on. Move accounts.db away to begin anew", "err", err)
 	}
 }
 

@@ -386,8 +386,8 @@ func TestSalvageIsCutAtEveryPoint(t *testing.T) {
 		}},
 		{"carried over, and not marked as done", func(t *testing.T, dir, _ string) {
 			build(t, dir, func(a *App) {
-				if len(a.rubbish()) > 0 {
-					t.Errorf("rubbish: %v", a.rubbish())
+				if len(rubbish(a.cfg.State)) > 0 {
+					t.Errorf("rubbish: %v", rubbish(a.cfg.State))
 				}
 				if _, err := a.Journal.Recover(t.Context(), &a.damage.salvages[0]); err != nil {
 					t.Fatal(err)

@@ -115,7 +115,7 @@ func (w *roomWatch) makeRoom(ctx context.Context) (level string, err error) {
 		return "", errors.Join(err, w.Journal.Hold())
 	}
 	var errs []error
-	for _, f := range w.rubbish() {
+	for _, f := range rubbish(w.cfg.State) {
 		errs = append(errs, os.RemoveAll(f))
 	}
 	// What is released of the reserve others could take: so it is, to make room where
@@ -153,8 +153,8 @@ func (w *roomWatch) makeRoom(ctx context.Context) (level string, err error) {
 	return levelLow, errors.Join(append(errs, err)...)
 }
 
-// rubbish is what goes first.
-func (a *App) rubbish() []string { return append(setAside(a.cfg.State), leftBackups(a.cfg.State)...) }
+// rubbish is what goes first, or when its time has come.
+func rubbish(state string) []string { return append(setAside(state), leftBackups(state)...) }
 
 // leftBackups are the copies that backups were made of, which a power cut has left; not
 // one that is being made now.

@@ -56,6 +56,7 @@ type Gate struct {
 	Enrolled *Enrolled      `yaml:"-"` // nil = the community server has not approved this device
 	ownSync  bool           // gate.yaml itself names the server
 	file     string
+	dir      string // its folder, absolute
 }
 
 // Keys names the files of the site's secrets.
@@ -216,6 +217,9 @@ func Parse(path string, src []byte) (*Gate, error) {
 	}
 	g := Default()
 	g.file = path
+	if g.dir, err = filepath.Abs(filepath.Dir(path)); err != nil {
+		return nil, fmt.Errorf("cannot tell where %s is: %w", path, err)
+	}
 	errs := []error{root.Decode(&g)}
 	bad := func(n options.Node, format string, args ...any) { errs = append(errs, n.Errorf(format, args...)) }
 
@@ -245,12 +249,6 @@ func Parse(path string, src []byte) (*Gate, error) {
 	}
 	for _, p := range []*string{&g.State, &g.Keys.Site, &g.Sync.Password, &g.Sync.CA, &g.Sync.Cert, &g.Sync.Key, &g.Sync.Trust, &g.Console.Cert, &g.Console.Key, &g.Console.Tips, &g.Console.FirstCode, &g.Keys.Inspectors} {
 		*p = g.credential(g.abs(*p))
-	}
-	// Files are found in it, and named from it, by paths that may be full ones.
-	if full, err := filepath.Abs(g.State); err == nil {
-		g.State = full
-	} else {
-		bad(root.At("state"), "cannot tell where it is: %v", err)
 	}
 	g.ownSync = g.Sync.URL != ""
 	g.checkSync(root.At("sync"), &errs)
@@ -507,10 +505,13 @@ func checkDevice(errs *[]error, at, n options.Node, words bool, known ...string)
 
 // abs makes a path relative to the configuration's folder absolute.
 func (g *Gate) abs(p string) string {
-	if p == "" || filepath.IsAbs(p) {
+	switch {
+	case p == "":
 		return p
+	case filepath.IsAbs(p):
+		return filepath.Clean(p)
 	}
-	return filepath.Join(filepath.Dir(g.file), p)
+	return filepath.Join(g.dir, p)
 }
 
 func oneOf(errs *[]error, n options.Node, got string, want ...string) {

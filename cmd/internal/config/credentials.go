@@ -14,7 +14,7 @@ const KeysBeside = "keys"
 // commands.
 func (g *Gate) credential(path string) string {
 	dir := os.Getenv("CREDENTIALS_DIRECTORY")
-	if dir == "" || filepath.Dir(path) != filepath.Join(filepath.Dir(g.file), KeysBeside) {
+	if dir == "" || filepath.Dir(path) != filepath.Join(g.dir, KeysBeside) {
 		return path
 	}
 	copied := filepath.Join(dir, KeysBeside+"_"+filepath.Base(path))
@@ -27,7 +27,7 @@ func (g *Gate) credential(path string) string {
 // Withheld reports whether a secret is one of those that a service's manager hands
 // in, and it has not: root has no file of this name.
 func (g *Gate) Withheld(path string) bool {
-	return os.Getenv("CREDENTIALS_DIRECTORY") != "" && filepath.Dir(path) == filepath.Join(filepath.Dir(g.file), KeysBeside)
+	return os.Getenv("CREDENTIALS_DIRECTORY") != "" && filepath.Dir(path) == filepath.Join(g.dir, KeysBeside)
 }
 
 // HandedIn reports whether a file is a copy that the service's manager made: who may

@@ -11,7 +11,7 @@ func TestCredentials(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(handed, "keys_site.key"), nil, 0o440); err != nil {
 		t.Fatal(err)
 	}
-	g := &Gate{file: filepath.Join(dir, "gate.yaml")}
+	g := &Gate{dir: dir}
 	beside := filepath.Join(dir, "keys", "site.key")
 	for _, c := range []struct{ env, path, want string }{
 		{"", beside, beside}, // a command of root's

@@ -42,30 +42,14 @@ func (g *Gate) beside(path string) string {
 	if name, ok := strings.CutPrefix(filepath.Base(path), KeysBeside+"_"); ok && HandedIn(path) {
 		return KeysBeside + "/" + name
 	}
-	dir := filepath.Dir(g.file)
-	if !within(dir, path) {
-		return ""
-	}
-	rel, err := relative(dir, path)
-	if err != nil {
+	rel, err := filepath.Rel(g.dir, path)
+	if err != nil || !filepath.IsLocal(rel) {
 		return ""
 	}
 	return filepath.ToSlash(rel)
 }
 
 func within(dir, path string) bool {
-	rel, err := relative(dir, path)
+	rel, err := filepath.Rel(dir, path)
 	return err == nil && filepath.IsLocal(rel)
-}
-
-// relative is for paths of which one may be the working directory's.
-func relative(dir, path string) (string, error) {
-	dir, err := filepath.Abs(dir)
-	if err != nil {
-		return "", err
-	}
-	if path, err = filepath.Abs(path); err != nil {
-		return "", err
-	}
-	return filepath.Rel(dir, path)
 }

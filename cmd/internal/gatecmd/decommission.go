@@ -117,10 +117,12 @@ func decommission(ctx context.Context, cfg *config.Gate, e journal.Ending) ([]by
 			return nil, fmt.Errorf("%w; say decommission again", err)
 		}
 	}
-	for _, p := range besides(cfg.State) {
-		if err := os.RemoveAll(p); err != nil { // folders: their files are gone
-			return nil, fmt.Errorf("cannot remove what an update set aside: %w", err)
-		}
+	replaced, err := updatecmd.Beside(cfg.State)
+	for _, p := range replaced { // folders: their files are gone
+		err = errors.Join(err, os.RemoveAll(p))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot remove what an update set aside: %w", err)
 	}
 	return text, nil
 }
@@ -187,28 +189,12 @@ func certificate(s edge.Signer, end journal.End, e journal.Ending, files []strin
 	return note.Sign(&note.Note{Text: b.String()}, edge.NoteSigner(s))
 }
 
-// besides are the folders in which an update that was undone set the databases aside,
-// beside the state folder.
-func besides(state string) []string {
-	entries, err := os.ReadDir(filepath.Dir(state))
-	if err != nil {
-		return nil
-	}
-	var out []string
-	for _, e := range entries {
-		if p := filepath.Join(filepath.Dir(state), e.Name()); strings.HasPrefix(p, state+updatecmd.AsideBeside) {
-			out = append(out, p)
-		}
-	}
-	return out
-}
-
-// removeBesides removes those folders, of which nobody else may: the daemon writes to
-// none but its own.
+// removeBesides removes what updates set aside beside the state folder, as nobody else
+// may: the daemon writes to no folder but its own.
 func removeBesides(state string) error {
-	state = filepath.Clean(state)
-	var errs []error
-	for _, p := range besides(state) {
+	replaced, err := updatecmd.Beside(state)
+	errs := []error{err}
+	for _, p := range replaced {
 		busy := strings.HasSuffix(p, ".part") // it is being made
 		for _, dir := range []string{p, state} {
 			_, err := os.Lstat(filepath.Join(dir, updatecmd.Restoring))
@@ -229,15 +215,18 @@ var staying = []string{"journal.db", "journal.db-wal", "journal.db-shm", "journa
 // doomedFiles are all in the state folder but the journal and the certificate, what
 // updates set aside beside it, and the site's key wherever it is.
 func doomedFiles(cfg *config.Gate) ([]string, error) {
-	state := filepath.Clean(cfg.State)
+	roots, err := updatecmd.Beside(cfg.State)
+	if err != nil {
+		return nil, fmt.Errorf("cannot list what is to be destroyed: %w", err)
+	}
 	var out []string
 	// With the separator it is walked also where it is a link.
-	for _, root := range append(besides(state), state+string(filepath.Separator)) {
+	for _, root := range append(roots, cfg.State+string(filepath.Separator)) {
 		if err := filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
 			if err != nil || !d.Type().IsRegular() {
 				return err
 			}
-			if filepath.Dir(p) != state || !slices.Contains(staying, filepath.Base(p)) {
+			if filepath.Dir(p) != cfg.State || !slices.Contains(staying, filepath.Base(p)) {
 				out = append(out, p)
 			}
 			return nil
@@ -246,10 +235,6 @@ func doomedFiles(cfg *config.Gate) ([]string, error) {
 		}
 	}
 	if p := cfg.Keys.Site; p != "" {
-		p, err := filepath.Abs(p)
-		if err != nil {
-			return nil, fmt.Errorf("cannot list what is to be destroyed: %w", err)
-		}
 		if _, err := os.Stat(p); err == nil && !slices.Contains(out, p) {
 			out = append(out, p)
 		}

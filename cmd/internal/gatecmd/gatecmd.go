@@ -129,11 +129,6 @@ func configFlag(cmd *cobra.Command, path *string) {
 	cmd.Flags().StringVarP(path, "config", "c", defaultConfig, "the gate's configuration")
 }
 
-// told reports whether a start has come to nothing since the gate was told to stop.
-func told(ctx context.Context, err error) bool {
-	return ctx.Err() != nil && errors.Is(err, context.Canceled)
-}
-
 func runCmd() *cobra.Command {
 	var path string
 	var verbose bool
@@ -147,12 +142,18 @@ SIGHUP (systemctl reload gatehouse) reads configuration and policy again without
 stop of any lane: policy files, and the times, limits and labels of passages and
 lanes are applied; what holds only after a restart is named in the log and in the
 service's status. What is wrong is refused as a whole.`,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			cfg, err := config.Load(path)
 			if err != nil {
 				return err
 			}
 			log := logs.New(cmd.ErrOrStderr(), verbose)
+			defer func() {
+				if cmd.Context().Err() != nil && errors.Is(err, context.Canceled) {
+					log.Info("the gate was told to stop before it was open", "at", err)
+					err = nil
+				}
+			}()
 			n := &app.Notifier{Log: log}
 			o := app.Options{Version: version.String(), Build: version.Built(), Log: log, Notifier: n,
 				Ready: func(a *app.App) {
@@ -168,10 +169,6 @@ service's status. What is wrong is refused as a whole.`,
 					return err
 				}
 				a, err = app.Build(cmd.Context(), cfg, o)
-			}
-			if told(cmd.Context(), err) {
-				log.Info("the gate was told to stop before it was open", "at", err)
-				return nil
 			}
 			if err != nil {
 				return err
@@ -194,10 +191,6 @@ service's status. What is wrong is refused as a whole.`,
 			}()
 			err = a.Run(cmd.Context())
 			n.Stopping()
-			if told(cmd.Context(), err) {
-				log.Info("the gate was told to stop before it was open", "at", err)
-				return nil
-			}
 			return err
 		},
 	}

@@ -518,7 +518,7 @@ func (u *Updater) restore(p *progress) error {
 	if _, err := os.Lstat(filepath.Join(u.site.State, Restoring)); err == nil {
 		return u.restored(p) // the mark came with the copies
 	}
-	aside := u.site.State + AsideBeside + p.New
+	aside := u.site.State + besideName + p.New
 	if err := copyFolder(u.backup(), aside); err != nil {
 		return err
 	}
@@ -613,8 +613,26 @@ const (
 	asideName = "of-" // and the version
 )
 
-// AsideBeside is between the state folder's name and the version for those beside it.
-const AsideBeside = "." + asideName
+// besideName follows the state folder's own name where that can be exchanged; then the
+// version.
+const besideName = "." + asideName
+
+// Beside are the folders beside the state folder with the databases that updates have
+// replaced.
+func Beside(state string) ([]string, error) {
+	dir, prefix := filepath.Split(filepath.Clean(state) + besideName)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), prefix) {
+			out = append(out, filepath.Join(dir, e.Name()))
+		}
+	}
+	return out, nil
+}
 
 // AsidePattern is for the databases in a state folder that an update has replaced.
 const AsidePattern = asideName + "*"
