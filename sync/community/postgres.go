@@ -321,18 +321,14 @@ func unread(ctx context.Context, conn *sql.Conn) error {
 	if err := conn.QueryRowContext(ctx, `SELECT pg_current_xact_id()::xid::text`).Scan(&now); err != nil {
 		return err
 	}
-	for range scrubTries {
+	done, err := patiently(ctx, func() (bool, error) {
 		var n int
 		err := conn.QueryRowContext(ctx, `SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
 			AND (age(backend_xid) > age($1::text::xid) OR age(backend_xmin) > age($1::text::xid))`, now).Scan(&n)
-		if err != nil || n == 0 {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(scrubPause):
-		}
+		return n == 0, err
+	})
+	if err == nil && !done {
+		err = errors.New("a transaction that began before is not over")
 	}
-	return errors.New("a transaction that began before is not over")
+	return err
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"gatehouse/edge/sqlite"
 )
@@ -145,29 +144,14 @@ func (sqliteBulk) holders(context.Context, *sql.Tx, int64, []uint64) ([]string, 
 	return nil, nil
 }
 
-// How patiently the WAL is emptied while others read or write; an attempt waits for
-// nobody.
-const (
-	scrubTries = 300
-	scrubPause = 100 * time.Millisecond
-)
-
 // scrub empties the WAL: the file is overwritten where something was deleted, but
 // the WAL holds the pages as they were.
 func (b sqliteBulk) scrub(ctx context.Context, db *sql.DB, _ ...string) error {
-	for range scrubTries {
-		done, err := b.truncate(ctx, db)
-		if err != nil {
-			return fmt.Errorf("cannot empty the WAL: %w", err)
-		}
-		if done {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(scrubPause):
-		}
+	switch done, err := patiently(ctx, func() (bool, error) { return b.truncate(ctx, db) }); {
+	case err != nil:
+		return fmt.Errorf("cannot empty the WAL: %w", err)
+	case done:
+		return nil
 	}
 	return errors.New("the WAL still holds what was destroyed, because somebody reads; it is emptied with the next enforcement of retention")
 }

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/pressly/goose/v3"
 	"golang.org/x/mod/sumdb/tlog"
@@ -551,4 +552,25 @@ func (s *store) log(ctx context.Context, g *gate, e edge.Epoch) (*gateLog, error
 		copy(l.blockKey[:], key) // zero: destroyed
 	}
 	return l, nil
+}
+
+// How patiently a medium is scrubbed while others read or write.
+const (
+	scrubTries = 300
+	scrubPause = 100 * time.Millisecond
+)
+
+// patiently tries until f has done it. An attempt waits for nobody.
+func patiently(ctx context.Context, f func() (done bool, err error)) (bool, error) {
+	for range scrubTries {
+		if done, err := f(); done || err != nil {
+			return done, err
+		}
+		select {
+		case <-ctx.Done():
+			return false, ctx.Err()
+		case <-time.After(scrubPause):
+		}
+	}
+	return false, nil
 }
