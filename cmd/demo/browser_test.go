@@ -236,7 +236,8 @@ func (b *tablet) bring(t *testing.T, p edge.Pass, lane, identity string) {
 	b.do(t, "find the pass", chromedp.Navigate(b.base+"/passes"), chromedp.SetValue(`.search [name=building]`, p.Building), chromedp.SetValue(`.search [name=unit]`, p.Unit), chromedp.Click(`.search button.main`))
 	f := fmt.Sprintf(`form.act:has([name=pass][value="%d"]):has([name=lane][value="%s"]):has([name=identity][value="%s"])`, p.ID, lane, identity)
 	b.tap(t, f)
-	b.wait(t, "answered", `location.pathname === "/" || document.getElementById("message").textContent`)
+	// The next page may have come without its body yet.
+	b.wait(t, "answered", `document.getElementById("message") && (location.pathname === "/" || document.getElementById("message").textContent)`)
 	if said, err := chromedp.Run(b.ctx, chromedp.Evaluate[string](`document.getElementById("message").textContent`)); said != "" || err != nil {
 		t.Fatalf("pass %d is not brought to %s: %s %v", p.ID, lane, said, err)
 	}
