@@ -348,6 +348,8 @@ func (n *network) connect(up bool) {
 	}
 }
 
+func (n *network) swallow(all bool) { n.mu.Lock(); defer n.mu.Unlock(); n.hole = all }
+
 func (n *network) Publish(_ context.Context, topic string, payload []byte, _ bool) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -524,9 +526,7 @@ func TestNothingIsLostOrDoubled(t *testing.T) {
 					case 1, 2:
 						n.connect(true)
 					case 3:
-						n.mu.Lock()
-						n.hole = !n.hole
-						n.mu.Unlock()
+						n.swallow(!n.hole)
 					default:
 						for k := range rnd.IntN(40) {
 							m.append(line(i*100 + k))
@@ -534,8 +534,9 @@ func TestNothingIsLostOrDoubled(t *testing.T) {
 					}
 					time.Sleep(time.Duration(rnd.IntN(20_000)) * time.Millisecond)
 				}
+				n.swallow(false)
 				n.mu.Lock()
-				n.hole, n.loss = false, 0
+				n.loss = 0
 				n.mu.Unlock()
 				n.connect(true)
 				time.Sleep(2 * time.Hour)
@@ -550,7 +551,7 @@ func TestBlackHoleThenBack(t *testing.T) {
 		m, n := newMemory(7), newNetwork(t, 3)
 		u := start(t, Config{}, m, n)
 		n.connect(true)
-		n.hole = true
+		n.swallow(true)
 		for i := range 5000 {
 			m.append(line(i))
 		}
@@ -558,9 +559,7 @@ func TestBlackHoleThenBack(t *testing.T) {
 		if s := u.Status(); s.Backlog() != 5000 || s.Error == "" {
 			t.Errorf("status %+v", s)
 		}
-		n.mu.Lock()
-		n.hole = false
-		n.mu.Unlock()
+		n.swallow(false)
 		time.Sleep(11 * time.Minute)
 		check(t, m, n)
 	})
@@ -651,7 +650,7 @@ func TestReceiptOfSomebodyElseMovesNothing(t *testing.T) {
 		m, n := newMemory(7), newNetwork(t, 4)
 		u := start(t, Config{}, m, n)
 		n.connect(true)
-		n.hole = true
+		n.swallow(true)
 		m.append(line(1))
 		time.Sleep(time.Second)
 		h, err := m.HeadAt(t.Context(), 1)
