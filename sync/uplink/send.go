@@ -266,7 +266,7 @@ func (s *sender) one(ctx context.Context, now time.Time) error {
 // milliseconds wait for a processor that is busy.
 const (
 	livelyFor  = 2 * time.Second
-	restFactor = 7
+	restFactor = 15
 	piece      = 64 // entries
 	breath     = time.Millisecond
 )
