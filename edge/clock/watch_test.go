@@ -40,6 +40,7 @@ func TestWatch(t *testing.T) {
 		check("not any more", false, false)
 		kernel.Store(true)
 		time.Sleep(watchEvery)
+		synctest.Wait()
 		stop()
 		if err := <-ended; err != nil {
 			t.Error(err)

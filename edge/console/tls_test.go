@@ -182,7 +182,7 @@ func TestFront(t *testing.T) {
 	c := newConsole(t, newStreet())
 	x := certificates(t, t.TempDir(), clock.NewFake(time.Now(), 0))
 	c.cfg.Certificates = x
-	c.slow, c.beat = 500*time.Millisecond, 700*time.Millisecond
+	c.slow, c.beat = 3*time.Second, 3500*time.Millisecond
 	serve(t, c)
 	pool := x509.NewCertPool()
 	pool.AddCert(x.ca)

@@ -54,6 +54,7 @@ type bus struct {
 	sent      map[string][][]byte
 	news      chan struct{}
 	deaf      bool              // publishing fails
+	hold      chan struct{}     // until it is closed, publishing peers' deltas does not return
 	schemas   *wiretest.Schemas // what is published must be as they say; nil = not checked
 	wrong     error
 }
@@ -74,6 +75,9 @@ func (b *bus) OnConnect(f func(context.Context)) { b.connected = append(b.connec
 func (b *bus) Publish(_ context.Context, topic string, payload []byte, retained bool) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if hold := b.hold; hold != nil && strings.HasSuffix(topic, "/"+string(wire.Peers)) {
+		defer func() { b.mu.Unlock(); <-hold; b.mu.Lock() }()
+	}
 	if retained && b.wrong == nil {
 		// What a broker retains, nobody can take back from it for certain.
 		b.wrong = fmt.Errorf("a message on %s is retained", topic)
@@ -105,7 +109,7 @@ func (b *bus) deliver(topic string, payload []byte) {
 // take waits for one message on a topic.
 func (b *bus) take(t testing.TB, topic string) []byte {
 	t.Helper()
-	timeout := time.After(20 * time.Second)
+	timeout := time.After(2 * time.Minute)
 	for {
 		b.mu.Lock()
 		if q := b.sent[topic]; len(q) > 0 {
@@ -531,6 +535,28 @@ func testPeers(t *testing.T, where string) {
 	east.want(t, east.send(t, b, 8, 10), 10)
 	if p = peers(t, b, west); p.From != 7 || len(p.Entries) != 1 || p.Entries[0].Seq != 9 {
 		t.Fatalf("after confirming all: %+v", p)
+	}
+}
+
+// A gate that says what it has, while it is told of more, is told again.
+func TestPeersConfirmedMeanwhile(t *testing.T) {
+	s, b, _ := start(t, filepath.Join(t.TempDir(), "c.db"))
+	east, west := newDevice("estate", "east", 7, 1), newDevice("estate", "west", 9, 2)
+	east.addLines(8) // deltas at 0, 3, 6
+	register(t, s, east, "")
+	register(t, s, west, "")
+	hold := make(chan struct{})
+	b.mu.Lock()
+	b.hold = hold
+	b.mu.Unlock()
+	east.want(t, east.send(t, b, 0, 8), 8)
+	if p := peers(t, b, west); p.From != 0 || len(p.Entries) != 3 {
+		t.Fatalf("%+v", p)
+	}
+	west.ask(t, b, wire.Request{Nonce: "n", Peers: []wire.PeerMark{{Gate: "east", Epoch: 7, Next: 4}}})
+	close(hold)
+	if p := peers(t, b, west); p.From != 4 || len(p.Entries) != 1 {
+		t.Fatalf("after confirming 4: %+v", p)
 	}
 }
 

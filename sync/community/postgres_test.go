@@ -1,6 +1,7 @@
 package community
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -52,7 +54,12 @@ func newCluster(t testing.TB, flags ...string) *cluster {
 	}
 	c.run(t, "initdb", "-D", c.data(), "-U", "test", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions")
 	c.start(t)
-	t.Cleanup(func() { c.kill(t) })
+	t.Cleanup(func() {
+		if _, err := os.Stat(filepath.Join(c.data(), "postmaster.pid")); err == nil {
+			// Unlike a kill, it leaves no shared memory behind.
+			c.run(t, "pg_ctl", "-D", c.data(), "-w", "-m", "immediate", "stop")
+		}
+	})
 	return c
 }
 
@@ -99,30 +106,44 @@ func (c *cluster) kill(t testing.TB) {
 	if _, err := fmt.Sscan(string(b), &pid); err != nil {
 		t.Fatal(err)
 	}
-	// Backends end by themselves when the postmaster is gone, unless they are
-	// killed first; a start waits for the shared memory to be free.
+	// Stopped, it begins no process that would be missed here. Backends end by themselves
+	// when the postmaster is gone, unless they are killed first; a start is refused as long
+	// as one of them holds the shared memory.
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatalf("cannot stop the server: %v", err)
+	}
 	children, err := exec.Command("ps", "-o", "pid=", "--ppid", fmt.Sprint(pid)).Output()
 	if err != nil {
-		t.Logf("ps: %v", err)
+		t.Fatalf("cannot list the server's processes: %v", err)
 	}
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-		t.Logf("kill: %v", err)
-	}
+	all := []int{pid}
 	for f := range strings.FieldsSeq(string(children)) {
-		var p int
-		if _, err := fmt.Sscan(f, &p); err == nil {
-			_ = syscall.Kill(p, syscall.SIGKILL)
+		p, err := strconv.Atoi(f)
+		if err != nil {
+			t.Fatalf("ps says %q", children)
+		}
+		all = append(all, p)
+	}
+	for _, p := range all {
+		_ = syscall.Kill(p, syscall.SIGKILL) // or it has ended by itself
+	}
+	for _, p := range all {
+		for running(p) {
+			time.Sleep(time.Millisecond) // nothing announces the end of a process that is not a child
 		}
 	}
-	for p := pid; ; {
-		if syscall.Kill(p, 0) != nil {
-			break
+	// A start asks whether the process of a lock still is, which one is that nobody waited for.
+	for _, lock := range []string{filepath.Join(c.data(), "postmaster.pid"), filepath.Join(c.dir, ".s.PGSQL.5432.lock")} {
+		if err := os.Remove(lock); err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Fatal(err)
 		}
-		time.Sleep(time.Millisecond) // nothing announces the end of a process that is not a child
 	}
-	if err := os.Remove(filepath.Join(c.data(), "postmaster.pid")); err != nil && !errors.Is(err, os.ErrNotExist) {
-		t.Fatal(err)
-	}
+}
+
+// running reports whether a process has not ended, waited for by its parent or not.
+func running(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err == nil && !bytes.HasPrefix(b[bytes.LastIndexByte(b, ')')+1:], []byte(" Z"))
 }
 
 func (c *cluster) dsn(db string) string {

@@ -17,6 +17,8 @@ import (
 type relay struct {
 	mu   sync.Mutex
 	sent map[relayKey]sent
+	lost int           // how often all that was sent was forgotten
+	asks map[int64]int // how often a gate said what it has
 	some chan struct{}
 }
 
@@ -31,7 +33,7 @@ type relayKey struct {
 }
 
 func (r *relay) init() {
-	r.sent = map[relayKey]sent{}
+	r.sent, r.asks = map[relayKey]sent{}, map[int64]int{}
 	r.some = make(chan struct{}, 1)
 }
 
@@ -46,6 +48,7 @@ func (r *relay) wake() {
 func (r *relay) again() {
 	r.mu.Lock()
 	clear(r.sent)
+	r.lost++
 	r.mu.Unlock()
 	r.wake()
 }
@@ -127,7 +130,7 @@ func (s *Server) relayAll(ctx context.Context) error {
 func (s *Server) relayOne(ctx context.Context, r route) error {
 	for {
 		s.relay.mu.Lock()
-		was := s.relay.sent[r.relayKey]
+		was, lost, asks := s.relay.sent[r.relayKey], s.relay.lost, s.relay.asks[r.relayKey.to]
 		s.relay.mu.Unlock()
 		now := sent{last: max(was.last, r.mark), seen: max(was.seen, r.mark)}
 		if now.seen >= r.size {
@@ -175,7 +178,7 @@ func (s *Server) relayOne(ctx context.Context, r route) error {
 			}
 		}
 		s.relay.mu.Lock()
-		moved := s.relay.sent[r.relayKey] != was
+		moved := s.relay.lost != lost || s.relay.asks[r.relayKey.to] != asks
 		if !moved {
 			s.relay.sent[r.relayKey] = now
 		}
@@ -228,6 +231,7 @@ func (s *Server) confirm(ctx context.Context, g *gate, marks []wire.PeerMark) er
 			delete(s.relay.sent, k)
 		}
 	}
+	s.relay.asks[g.id]++
 	s.relay.mu.Unlock()
 	s.relay.wake()
 	return nil

@@ -152,7 +152,7 @@ func testRemainsBesideReader(t *testing.T, where string, files func() []string) 
 		if err := q.QueryRowContext(ctx, `SELECT COUNT(*) FROM gate`).Scan(&n); err != nil {
 			return err
 		}
-		short, cancel := context.WithTimeout(ctx, 2*time.Second)
+		short, cancel := context.WithTimeout(ctx, 8*time.Second)
 		defer cancel()
 		if d, err := s.purge(short, time.Now(), Retention{}); err == nil || d.Entries != 10 {
 			t.Errorf("%+v %v beside one who reads", d, err)

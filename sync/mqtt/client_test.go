@@ -60,7 +60,7 @@ func want[T any](t *testing.T, c <-chan T, what string) T {
 	select {
 	case v := <-c:
 		return v
-	case <-time.After(20 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Fatalf("no %s", what)
 		panic("unreachable")
 	}
@@ -126,7 +126,7 @@ func TestWillOnOrderlyEnd(t *testing.T) {
 // A broker that takes the connection and says nothing must hold up neither a
 // publisher nor the end.
 func TestSilentBroker(t *testing.T) {
-	defer goleak.VerifyNone(t)
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

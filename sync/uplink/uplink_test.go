@@ -819,6 +819,7 @@ func TestAlertsDoNotWaitForTheBacklog(t *testing.T) {
 			m.append(line(i))
 		}
 		m.append(`{"v":1,"kind":"alert","t":1,"off":0,"boot":"b","mono":1,"clock":"synced","data":{"alert":"tamper"}}`)
+		synctest.Wait() // else it may be said between the connection and the news of it, and again after
 		n.connect(true)
 		time.Sleep(3 * time.Second)
 		n.mu.Lock()

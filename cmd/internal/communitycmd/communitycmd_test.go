@@ -311,7 +311,7 @@ func serverTrust(t *testing.T, vkey string) wire.ServerKey {
 // until asks again, with the broker's round trip in between, until f is content.
 func until(t *testing.T, f func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); {
+	for end := time.Now().Add(2 * time.Minute); time.Now().Before(end); {
 		if f() {
 			return
 		}

@@ -53,7 +53,7 @@ func TestSampleAccessListKeepsGatesApart(t *testing.T) {
 		run(t, c)
 		select {
 		case <-up:
-		case <-time.After(20 * time.Second):
+		case <-time.After(2 * time.Minute):
 			_, err := c.State()
 			t.Fatalf("%s cannot connect: %v", user, err)
 		}
@@ -92,7 +92,7 @@ func TestSampleAccessListKeepsGatesApart(t *testing.T) {
 		select {
 		case m := <-got:
 			all = append(all, m)
-		case <-time.After(20 * time.Second):
+		case <-time.After(2 * time.Minute):
 			t.Fatalf("only %q", all)
 		}
 	}

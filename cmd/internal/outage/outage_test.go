@@ -387,7 +387,7 @@ func TestBadLines(t *testing.T) {
 			e.startServer(dial(t, serverLine.url(), "server"))
 			e.startGate(dial(t, gateLine.url(), "gate"), uplink.Config{Entries: 64, Age: 20 * time.Millisecond, Resend: 200 * time.Millisecond})
 			e.add(50)
-			e.drained(20 * time.Second)
+			e.drained(2 * time.Minute)
 			for _, m := range []mode{hole, flap, mute, refuse, slow} {
 				for _, line := range []*proxy{gateLine, serverLine} {
 					line.set(m)
@@ -418,22 +418,22 @@ func TestBrokerForgetsAndServerDies(t *testing.T) {
 	e.startGate(dial(t, "mqtt://"+addr, "gate"), cfg)
 	for range 3 {
 		e.add(100)
-		e.drained(20 * time.Second)
+		e.drained(2 * time.Minute)
 		b.Stop()
 		e.add(100)
 		if b, err = broker.Start(t.TempDir(), addr); err != nil {
 			t.Fatal(err)
 		}
-		e.drained(20 * time.Second)
+		e.drained(2 * time.Minute)
 
 		// The server's own word is cut off: it stores, and nobody hears of it.
 		e.stopServer()
 		e.startServer(dial(t, line.url(), "server"))
 		e.add(1)
-		e.drained(20 * time.Second)
+		e.drained(2 * time.Minute)
 		line.set(muteUp)
 		e.add(100) // within the window: no receipt makes place for more
-		for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		for end := time.Now().Add(2 * time.Minute); ; time.Sleep(10 * time.Millisecond) {
 			counts, err := e.srv.Counts(t.Context(), "s", "g")
 			if err != nil {
 				t.Fatal(err)
@@ -451,7 +451,7 @@ func TestBrokerForgetsAndServerDies(t *testing.T) {
 		e.stopServer()
 		line.set(pass)
 		e.startServer(dial(t, line.url(), "server"))
-		e.drained(20 * time.Second)
+		e.drained(2 * time.Minute)
 	}
 	b.Stop()
 	e.check()
@@ -472,7 +472,7 @@ func TestGateRestarts(t *testing.T) {
 		e.openJournal()
 	}
 	e.startGate(dial(t, "mqtt://"+addr, "gate"), uplink.Config{})
-	e.drained(20 * time.Second)
+	e.drained(2 * time.Minute)
 	e.check()
 }
 
@@ -492,7 +492,7 @@ func TestRestoredImage(t *testing.T) {
 			start := func(id string) { e.startGate(dial(t, "mqtt://"+addr, id), cfg) }
 			start("gate")
 			e.add(100)
-			e.drained(20 * time.Second)
+			e.drained(2 * time.Minute)
 			path := filepath.Join(e.dir, "journal.db")
 			reopen := func(from, to string) {
 				t.Helper()
@@ -514,7 +514,7 @@ func TestRestoredImage(t *testing.T) {
 			reopen(path, path+".image")
 			start("gate-again")
 			e.add(200)
-			e.drained(20 * time.Second)
+			e.drained(2 * time.Minute)
 			parent := e.j.Epoch()
 			reopen(path+".image", path)
 			e.add(c.after)
@@ -528,7 +528,7 @@ func TestRestoredImage(t *testing.T) {
 				}
 			}
 			e.add(50)
-			e.drained(20 * time.Second)
+			e.drained(2 * time.Minute)
 			e.check()
 			counts, err := e.srv.Counts(t.Context(), "s", "g")
 			if err != nil {
