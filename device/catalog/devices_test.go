@@ -63,7 +63,7 @@ func TestThermometerEndToEnd(t *testing.T) {
 	// Noise, half frames and wrong checksums cost time, not truth.
 	module.SetFaults(sim.Faults{Noise: 0.3, Half: 0.2, Checksum: 0.2})
 	scene.Leave()
-	time.AfterFunc(time.Second, func() { scene.StepUp(38.4) })
+	time.AfterFunc(3*time.Second, func() { scene.StepUp(38.4) })
 	if r, err := measure(device.Measurement{}); err != nil || r.Quality != device.QualityOK || r.Raw < 38.1 || r.Raw > 38.7 {
 		t.Errorf("%+v, %v", r, err)
 	}
@@ -193,7 +193,7 @@ func TestPresenceSensor(t *testing.T) {
 		}
 		return r
 	}
-	if r := measure(700 * time.Millisecond); r.Quality != device.QualityNobody {
+	if r := measure(2 * time.Second); r.Quality != device.QualityNobody {
 		t.Errorf("%+v", r)
 	}
 	scene.StepUp(36.5)

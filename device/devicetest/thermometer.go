@@ -48,7 +48,7 @@ func Thermometer(t *testing.T, newRig func(t *testing.T) *ThermometerRig) {
 	}
 	nobody := func(t *testing.T, rig *ThermometerRig) {
 		t.Helper()
-		if r, err := measure(t, rig, 500*time.Millisecond, false); err != nil || r.Quality != device.QualityNobody {
+		if r, err := measure(t, rig, 1500*time.Millisecond, false); err != nil || r.Quality != device.QualityNobody {
 			t.Fatalf("%+v, %v; want nobody", r, err)
 		}
 	}
@@ -105,7 +105,7 @@ func Thermometer(t *testing.T, newRig func(t *testing.T) *ThermometerRig) {
 		}
 		rig.Plug()
 		for end := time.Now().Add(Limit); ; { // reopening takes its time
-			r, err := measure(t, rig, 500*time.Millisecond, false)
+			r, err := measure(t, rig, 1500*time.Millisecond, false)
 			if err == nil && r.Quality == device.QualityNobody {
 				break
 			}

@@ -44,7 +44,7 @@ func TestFind(t *testing.T) {
 	line, dev := reader(t)
 	hold(t, line)
 	var out bytes.Buffer
-	if err := find(t.Context(), &out, dev, 500*time.Millisecond); err != nil {
+	if err := find(t.Context(), &out, dev, 3*time.Second); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"Serial ports: 1", "as of rdm6300", "scanner:\n      driver: rdm6300\n      port: " + line.Path() + "\n", "GPIO chips: 0", "Input devices: 0"} {
@@ -86,7 +86,7 @@ func TestWatchRecordReplay(t *testing.T) {
 	hold(t, line)
 	dev := "{driver: rdm6300, port: " + line.Path() + "}"
 	const card = "em:3C00CE754C"
-	out, err := run(t, "watch", "--for", "300ms", dev)
+	out, err := run(t, "watch", "--for", "3s", dev)
 	if err != nil || !strings.Contains(out, card) || !strings.Contains(out, "1 read, 0 garbled") {
 		t.Errorf("watch: %v\n%s", err, out)
 	}
@@ -94,7 +94,7 @@ func TestWatchRecordReplay(t *testing.T) {
 		t.Errorf("test: %v\n%s", err, out)
 	}
 	file := filepath.Join(t.TempDir(), "recording")
-	if out, err = run(t, "record", "--for", "300ms", "--out", file, dev); err != nil || !strings.Contains(out, card) {
+	if out, err = run(t, "record", "--for", "3s", "--out", file, dev); err != nil || !strings.Contains(out, card) {
 		t.Errorf("record: %v\n%s", err, out)
 	}
 	if _, err = run(t, "record", "--out", file, dev); err == nil {

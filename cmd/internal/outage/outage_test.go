@@ -83,9 +83,13 @@ func run(t *testing.T, parts ...part) (stop func()) {
 	return stop
 }
 
-func dial(t *testing.T, url, id string) *mqtt.Client {
+func dial(t *testing.T, url, id string) *mqtt.Client { return dialFor(t, url, id, time.Second) }
+
+// dialFor is dial for a connection that either side takes as lost after it has been
+// silent for so long, about.
+func dialFor(t *testing.T, url, id string, silent time.Duration) *mqtt.Client {
 	t.Helper()
-	c, err := mqtt.New(mqtt.Config{URL: url, ClientID: id, KeepAlive: time.Second, MinBackoff: 20 * time.Millisecond, MaxBackoff: 200 * time.Millisecond}, quiet)
+	c, err := mqtt.New(mqtt.Config{URL: url, ClientID: id, KeepAlive: silent, MinBackoff: 20 * time.Millisecond, MaxBackoff: 200 * time.Millisecond}, quiet)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -352,7 +356,7 @@ func mosquittoWith(t *testing.T, settings string) string {
 		_ = cmd.Process.Kill() // it has ended, or ends now
 		_ = cmd.Wait()         // with that signal
 	})
-	for range 500 {
+	for range 3000 {
 		c, err := net.Dial("tcp", addr.String())
 		if err == nil {
 			if err := c.Close(); err != nil {
@@ -428,7 +432,7 @@ func TestBrokerForgetsAndServerDies(t *testing.T) {
 
 		// The server's own word is cut off: it stores, and nobody hears of it.
 		e.stopServer()
-		e.startServer(dial(t, line.url(), "server"))
+		e.startServer(dialFor(t, line.url(), "server", time.Minute)) // or the broker would give it up
 		e.add(1)
 		e.drained(2 * time.Minute)
 		line.set(muteUp)
