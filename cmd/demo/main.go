@@ -51,6 +51,7 @@ type settings struct {
 	console  int
 	secure   bool
 	patience time.Duration
+	open     time.Duration // a barrier waits for somebody to go through
 	policy   string
 	mortal   bool
 	back     bool
@@ -61,7 +62,7 @@ type settings struct {
 }
 
 func command() *cobra.Command {
-	s := settings{}
+	s := settings{open: 3 * time.Second}
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "A whole estate on one machine",

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -46,7 +47,7 @@ type town struct {
 
 func openTown(t testing.TB) *town {
 	t.Helper()
-	s := settings{seed: 1, gates: 1, secure: true, patience: 5 * time.Minute, policy: "closed-estate.yaml"}
+	s := settings{seed: 1, gates: 1, secure: true, patience: 5 * time.Minute, open: 20 * time.Second, policy: "closed-estate.yaml"}
 	if err := s.chooseDevices(); err != nil {
 		t.Fatal(err)
 	}
@@ -402,8 +403,8 @@ func form(lane string, id uint64, fields ...string) string {
 // says where it is on the screen.
 func (b *tablet) find(t testing.TB, form string) (x, y float64) {
 	t.Helper()
-	// A lane that is about to change moves its buttons.
-	for _, v := range b.gate.app.Lanes.Views() {
+	before := b.gate.app.Lanes.Views()
+	for _, v := range before {
 		if !b.cut {
 			b.wait(t, "up to date", fmt.Sprintf(`(document.querySelector('.lane[data-lane="%s"]')?.dataset.version ?? Infinity) >= %d`, v.Lane, v.Version))
 		}
@@ -421,6 +422,10 @@ func (b *tablet) find(t testing.TB, form string) (x, y float64) {
 	at, err := chromedp.Run(b.ctx, chromedp.Evaluate[[]float64](`at`))
 	if err != nil {
 		t.Fatal(err)
+	}
+	// A lane that has changed meanwhile moves its buttons.
+	if same := func(a, b edge.LaneView) bool { return a.Version == b.Version }; !b.cut && !slices.EqualFunc(before, b.gate.app.Lanes.Views(), same) {
+		return b.find(t, form)
 	}
 	return at[0], at[1]
 }

@@ -89,7 +89,7 @@ passages:
 {{- else}}
     barrier: {driver: relay, pin: {{.}}-BARRIER, pulse: 400ms}
     beam: {driver: gpio, pin: {{.}}-BEAM, active: low, pull: up, debounce: 10ms}
-    open_for: 3s
+    open_for: {{$.Open}}
 {{- end}}
 {{- end}}
 lanes:
@@ -182,7 +182,7 @@ func (w *world) build(ctx context.Context, srv *server) error {
 		var b bytes.Buffer
 		if err := configuration.Execute(&b, map[string]any{"Realm": realm, "Site": siteName, "Gate": g.name, "Name": title, "Policy": "policy.yaml", "SiteKey": siteKey,
 			"Zone": morning(time.Now()), "URL": w.url, "Trust": srv.trust, "Port": port, "Passages": passages, "Lanes": lanes, "Desk": g.desk, "Dir": dir,
-			"Secure": w.set.secure, "Patience": w.set.patience}); err != nil {
+			"Secure": w.set.secure, "Patience": w.set.patience, "Open": w.set.open}); err != nil {
 			return err
 		}
 		path := filepath.Join(dir, "gate.yaml")
