@@ -268,10 +268,10 @@ func next(t *testing.T, s device.Scanner, faults map[error]int) device.CardRead 
 	}
 }
 
-// A card held for half a second is one read, though the reader repeats it.
+// A card held for two seconds is one read, though the reader repeats it.
 func TestHeldCardIsOneRead(t *testing.T) {
 	r := newRig(t, RDM6300)
-	if err := r.rfid.Hold(t.Context(), tag(1), 500*time.Millisecond); err != nil {
+	if err := r.rfid.Hold(t.Context(), tag(1), 2*time.Second); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.rfid.Hold(t.Context(), tag(2), 0); err != nil {
@@ -283,7 +283,7 @@ func TestHeldCardIsOneRead(t *testing.T) {
 	if c := next(t, r.scan, nil); c.Number != 2 {
 		t.Errorf("read %d, the held card came twice", c.Number)
 	}
-	if h := r.scan.Health(); h.Detail["repeated"] == 0 {
+	if h := r.scan.Health(); h.Detail["repeated"] < 3 {
 		t.Errorf("repetitions are not counted: %+v", h)
 	}
 }

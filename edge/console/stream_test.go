@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -205,7 +204,7 @@ func TestSecondsLeft(t *testing.T) {
 	v := s.views[2]
 	v.Current.Deadline = time.Now().Add(90 * time.Second)
 	s.set(v)
-	if body := c.request("GET", "/", nil, cookie).Body.String(); !regexp.MustCompile(`">(8[1-9]|90) s</span>`).MatchString(body) {
+	if body := c.request("GET", "/", nil, cookie).Body.String(); !strings.Contains(body, `">90 s</span>`) {
 		t.Error("nobody sees how long there is to type a reading")
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"strconv"
 
 	"gatehouse/edge"
+	"gatehouse/edge/durable"
 	"gatehouse/edge/sqlite"
 )
 
@@ -75,11 +76,7 @@ func moveAside(path, aside string) error {
 			return err
 		}
 	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return durable.SyncFolder(filepath.Dir(path))
 }
 
 // Aside tells what can be known of a journal that was set aside.

@@ -534,9 +534,8 @@ func TestNothingIsLostOrDoubled(t *testing.T) {
 					}
 					time.Sleep(time.Duration(rnd.IntN(20_000)) * time.Millisecond)
 				}
-				n.swallow(false)
 				n.mu.Lock()
-				n.loss = 0
+				n.hole, n.loss = false, 0
 				n.mu.Unlock()
 				n.connect(true)
 				time.Sleep(2 * time.Hour)

@@ -245,7 +245,7 @@ func TestStartOnAReadOnlyMedium(t *testing.T) {
 		return len(times) == 3 // the button, fire, no fire
 	})
 	for what, at := range times {
-		if d := time.UnixMilli(at).Sub(pressed); d < -time.Second || d > 2*time.Minute {
+		if d := time.UnixMilli(at).Sub(pressed); d < -time.Second || d > 20*time.Second {
 			t.Errorf("%s is recorded as %v after the button", what, d)
 		}
 	}

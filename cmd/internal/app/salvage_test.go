@@ -63,8 +63,8 @@ func TestDamagedDatabasesAtStart(t *testing.T) {
 			var told, carried, salvaged bool
 			present(t, dir, "Asia/Shanghai", "skip", &turnedClock{wall: noon.Add(time.Hour), mono: 3000, synced: true}, Options{
 				Ready: func(*App) {
-					// Ten seconds are the aim; on a machine under test the look alone may take them.
-					if d := time.Since(began); d > 30*time.Second {
+					// The bound; a machine under test has other work to do.
+					if d := time.Since(began); d > 10*time.Second {
 						t.Errorf("open for business after %v", d)
 					}
 				},
@@ -209,8 +209,8 @@ func TestDamagedEntriesAtStart(t *testing.T) {
 	case err := <-done:
 		t.Fatal(err)
 	}
-	// Ten seconds are the aim; a machine under test has other work to do.
-	if d := time.Since(began); d > 30*time.Second {
+	// The bound; a machine under test has other work to do.
+	if d := time.Since(began); d > 10*time.Second {
 		t.Errorf("open for business after %v", d)
 	}
 	got, err := a.Journal.Read(t.Context(), first, 100, 1<<20)

@@ -31,6 +31,7 @@ import (
 	"gatehouse/cmd/internal/app"
 	"gatehouse/cmd/internal/config"
 	"gatehouse/cmd/internal/qrtext"
+	"gatehouse/edge/durable"
 	"gatehouse/edge/sqlite"
 )
 
@@ -232,15 +233,11 @@ func removeOld(cfg *config.Gate, folder, written string, keep int) error {
 
 // syncFolder makes a new name in a folder durable, where the file system can.
 func syncFolder(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	err = dir.Sync()
+	err := durable.SyncFolder(path)
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOTSUP) {
-		err = nil // a network's share may have no such call
+		return nil // a network's share may have no such call
 	}
-	return errors.Join(err, dir.Close())
+	return err
 }
 
 // thaw copies a database, file by file, from a medium that can only be read: nobody

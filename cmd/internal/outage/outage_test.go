@@ -391,7 +391,7 @@ func TestBadLines(t *testing.T) {
 			e.startServer(dial(t, serverLine.url(), "server"))
 			e.startGate(dial(t, gateLine.url(), "gate"), uplink.Config{Entries: 64, Age: 20 * time.Millisecond, Resend: 200 * time.Millisecond})
 			e.add(50)
-			e.drained(2 * time.Minute)
+			e.drained(20 * time.Second)
 			for _, m := range []mode{hole, flap, mute, refuse, slow} {
 				for _, line := range []*proxy{gateLine, serverLine} {
 					line.set(m)
@@ -422,22 +422,22 @@ func TestBrokerForgetsAndServerDies(t *testing.T) {
 	e.startGate(dial(t, "mqtt://"+addr, "gate"), cfg)
 	for range 3 {
 		e.add(100)
-		e.drained(2 * time.Minute)
+		e.drained(20 * time.Second)
 		b.Stop()
 		e.add(100)
 		if b, err = broker.Start(t.TempDir(), addr); err != nil {
 			t.Fatal(err)
 		}
-		e.drained(2 * time.Minute)
+		e.drained(20 * time.Second)
 
 		// The server's own word is cut off: it stores, and nobody hears of it.
 		e.stopServer()
 		e.startServer(dialFor(t, line.url(), "server", time.Minute)) // or the broker would give it up
 		e.add(1)
-		e.drained(2 * time.Minute)
+		e.drained(20 * time.Second)
 		line.set(muteUp)
 		e.add(100) // within the window: no receipt makes place for more
-		for end := time.Now().Add(2 * time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 			counts, err := e.srv.Counts(t.Context(), "s", "g")
 			if err != nil {
 				t.Fatal(err)
@@ -455,7 +455,7 @@ func TestBrokerForgetsAndServerDies(t *testing.T) {
 		e.stopServer()
 		line.set(pass)
 		e.startServer(dial(t, line.url(), "server"))
-		e.drained(2 * time.Minute)
+		e.drained(20 * time.Second)
 	}
 	b.Stop()
 	e.check()
@@ -476,7 +476,7 @@ func TestGateRestarts(t *testing.T) {
 		e.openJournal()
 	}
 	e.startGate(dial(t, "mqtt://"+addr, "gate"), uplink.Config{})
-	e.drained(2 * time.Minute)
+	e.drained(20 * time.Second)
 	e.check()
 }
 
@@ -496,7 +496,7 @@ func TestRestoredImage(t *testing.T) {
 			start := func(id string) { e.startGate(dial(t, "mqtt://"+addr, id), cfg) }
 			start("gate")
 			e.add(100)
-			e.drained(2 * time.Minute)
+			e.drained(20 * time.Second)
 			path := filepath.Join(e.dir, "journal.db")
 			reopen := func(from, to string) {
 				t.Helper()
@@ -518,7 +518,7 @@ func TestRestoredImage(t *testing.T) {
 			reopen(path, path+".image")
 			start("gate-again")
 			e.add(200)
-			e.drained(2 * time.Minute)
+			e.drained(20 * time.Second)
 			parent := e.j.Epoch()
 			reopen(path+".image", path)
 			e.add(c.after)
@@ -532,7 +532,7 @@ func TestRestoredImage(t *testing.T) {
 				}
 			}
 			e.add(50)
-			e.drained(2 * time.Minute)
+			e.drained(20 * time.Second)
 			e.check()
 			counts, err := e.srv.Counts(t.Context(), "s", "g")
 			if err != nil {

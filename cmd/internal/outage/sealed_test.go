@@ -19,7 +19,7 @@ func TestOverdueEntriesArrive(t *testing.T) {
 	e := newEstate(t)
 	e.online(t)
 	e.add(40)
-	e.drained(2 * time.Minute)
+	e.drained(20 * time.Second)
 	e.stopGate()
 	lines := map[uint64][]byte{}
 	for i := range 700 {

@@ -216,7 +216,7 @@ func warm(t *testing.T) {
 	air := newEther(0)
 	e.startServer(air.member("server"))
 	e.startGate(air.member("gate"), uplink.Config{})
-	e.drained(2 * time.Minute)
+	e.drained(20 * time.Second)
 	e.stopGate()
 	e.stopServer()
 }

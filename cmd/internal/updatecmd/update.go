@@ -21,9 +21,9 @@ import (
 	"strings"
 	"time"
 
-	"gatehouse/edge/durable"
-
 	"golang.org/x/sys/unix"
+
+	"gatehouse/edge/durable"
 )
 
 // Site is what an update needs to know of the gate.
