@@ -807,23 +807,22 @@ func TestBackupOfAReadOnlyMedium(t *testing.T) {
 		return len(out)
 	}
 	waitFor(t, "it has started", func() bool { return size() > 1 })
-	// As a crash leaves it: with a WAL that holds entries. A copy of the folder stands
-	// for it, since the medium cannot turn while somebody has files open for writing.
-	crashed := t.TempDir()
-	if err := os.CopyFS(crashed, os.DirFS(cfg.State)); err != nil {
-		t.Fatal(err)
+	// As a crash leaves it: with a WAL that holds entries. A copy stands for it, since the
+	// medium cannot turn while somebody has files open for writing.
+	crashed := map[string][]byte{}
+	for _, name := range []string{"journal.db", "journal.db-wal"} {
+		path := filepath.Join(cfg.State, name)
+		if crashed[path], err = os.ReadFile(path); err != nil {
+			t.Fatal(err)
+		}
 	}
 	want := size()
 	g.stop()
 	if err := errors.Join(os.RemoveAll(filepath.Join(cfg.State, "journal.db")), os.RemoveAll(filepath.Join(cfg.State, "journal.db-wal"))); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"journal.db", "journal.db-wal"} {
-		b, err := os.ReadFile(filepath.Join(crashed, name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(cfg.State, name), b, 0o600); err != nil {
+	for path, b := range crashed {
+		if err := os.WriteFile(path, b, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
